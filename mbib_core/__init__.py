@@ -1,0 +1,1 @@
+"""Balanced information bottlenecks for long-tailed recognition."""

@@ -1,0 +1,95 @@
+"""Networks that return their stages: the ResNets for 32 x 32 pictures (He et al. 2016, section 4.2)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions and a shortcut without parameters (option A: subsampling, zero-padded channels)."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.stride, self.extra = stride, channels - channels_in
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.stride > 1 or self.extra:
+            x = x[:, :, :: self.stride, :: self.stride]
+            x = F.pad(x, (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
+        return F.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """ResNet-`depth` for 32 x 32 pictures; returns the feature maps after the blocks numbered in `taps`.
+
+    Three stages of 16, 32 and 64 channels, each of (depth - 2) / 6 blocks. Blocks count from 1; 0 taps the picture
+    itself. `channels` lists the channels of what is returned, shallow to deep. ResNet-32 has 463,504 parameters.
+
+    Raises ValueError if `depth` is not 6 n + 2 or a tap is no block of this network.
+    """
+
+    def __init__(self, depth: int, taps: tuple[int, ...]):
+        super().__init__()
+        if depth < 8 or (depth - 2) % 6:
+            raise ValueError(f"depth {depth} is no CIFAR ResNet: it must be 6 n + 2, such as 8, 20 or 32")
+        per_stage = (depth - 2) // 6
+        widths = [16 * 2**stage for stage in range(3) for _ in range(per_stage)]
+        if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0 or taps[-1] > len(widths):
+            raise ValueError(f"taps {taps} must be increasing block numbers between 0 and {len(widths)}")
+        self.conv = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.bn = nn.BatchNorm2d(16)
+        self.blocks = nn.ModuleList(
+            Block(before, width, 1 if before == width else 2)
+            for before, width in zip([16, *widths], widths, strict=False)
+        )
+        self.taps = tuple(taps)
+        self.channels = tuple(widths[t - 1] if t else 3 for t in taps)
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _c _h _w"], ...]:
+        maps = {0: x}
+        x = F.relu(self.bn(self.conv(x)))
+        for number, block in enumerate(self.blocks, start=1):
+            maps[number] = x = block(x)
+        return tuple(maps[t] for t in self.taps)
+
+
+def even_taps(depth: int, n: int) -> tuple[int, ...]:
+    """`n` blocks of ResNet-`depth` spaced evenly, the last one last: three are the ends of the stages.
+
+    The paper's table 4 varies n without saying where the observations sit; even spacing is this project's reading.
+    Raises ValueError if the network has fewer than `n` blocks.
+    """
+    blocks = (depth - 2) // 2
+    if not 1 <= n <= blocks:
+        raise ValueError(f"ResNet-{depth} has {blocks} blocks: ask for 1 to {blocks} observations, not {n}")
+    return tuple(blocks * i // n for i in range(1, n + 1))
+
+
+def multiply_adds(network: nn.Module, picture: Tensor) -> int:
+    """Multiply-adds of convolutions and linear layers for one `picture` [1, 3, H, W]; all else is left out.
+
+    The network is left as it was, and in evaluation mode while it is measured.
+    """
+    total = 0
+
+    def count(module: nn.Module, _inputs: tuple, out: Tensor) -> None:
+        nonlocal total
+        per_output = module.weight[0].numel()
+        total += out.numel() * per_output
+
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(picture)
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    return total

@@ -1,0 +1,203 @@
+"""The campaign: makes the wanted runs that have no record yet, side by side, from clean checkouts of their own."""
+
+import itertools
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from mbib_core.datasets import cache_folder
+from mbib_core.methods import settle
+from mbib_core.results import Settings, command_line, read_record, run_id
+
+RECORD_SUFFIXES = (".json", ".safetensors", ".npz")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One run of the list; `keep` leaves its weights and features beside the record."""
+
+    settings: Settings
+    keep: bool
+
+    @property
+    def id(self) -> str:
+        return run_id(self.settings)
+
+
+def read_wanted(path: Path) -> list[Wanted]:
+    """The runs that a list asks for, in order.
+
+    Each `[[run]]` gives settings by name; a list of values stands for a run with each of them (for `alphas` a list of
+    lists), several lists for all combinations, the last one changing fastest. `keep = true` keeps the weights.
+    Raises FileNotFoundError, or ValueError with the number of the entry that is wrong.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no list {path}; name the list of wanted runs")
+    try:
+        entries = tomllib.loads(path.read_text()).get("run", [])
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is no TOML: {error}") from None
+    wanted: list[Wanted] = []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            wanted += [Wanted(settle(Settings.of(one)), bool(entry.get("keep"))) for one in _combinations(entry)]
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, run {number}: {error}") from None
+    return list({w.id: w for w in reversed(wanted)}.values())[::-1]
+
+
+def missing(wanted: list[Wanted], records: Path) -> list[Wanted]:
+    """The wanted runs without a record in the folder `records`. Raises ValueError on a record that is not whole."""
+    return [w for w in wanted if not ((file := records / f"{w.id}.json").is_file() and read_record(file))]
+
+
+def campaign(path: Path, *, processes: int = 1, threads: int = 1, root: Path | None = None, dry: bool = False) -> int:
+    """Works through the list at `path`; records go beside it. Returns 0, or 1 if a run failed.
+
+    A run starts from a worktree at this checkout's commit and, if it was cut, goes on at the commit it started from.
+    A run that another process is making is left to it. A dirty checkout is refused: a record must name its code.
+    """
+    records = path.resolve().parent
+    wanted = read_wanted(path)
+    todo = missing(wanted, records)
+    say(f"{len(wanted)} runs wanted, {len(wanted) - len(todo)} have a record, {len(todo)} to make")
+    if dry:
+        print("\n".join(command_line(w.settings) for w in todo))
+        return 0
+    head = clean_commit(records)
+    running: dict[str, tuple[subprocess.Popen, float]] = {}
+    done: set[str] = set()
+    failed: list[str] = []
+    try:
+        while todo or running:
+            for name, (process, started) in list(running.items()):
+                if process.poll() is not None:
+                    del running[name]
+                    done.add(name)
+                    minutes = (time.monotonic() - started) / 60
+                    if process.returncode == 0:
+                        _commit_file(name).unlink(missing_ok=True)
+                        say(f"made {name} in {minutes:.0f} min")
+                    else:
+                        failed.append(name)
+                        say(f"FAILED {name} (status {process.returncode}): see {_log_file(name)}")
+            todo = [w for w in missing(todo, records) if w.id not in done]
+            free = (w for w in todo if w.id not in running and not _is_locked(w.id))
+            while len(running) < processes and (chosen := next(free, None)):
+                running[chosen.id] = (_start(chosen, records, head, threads, root), time.monotonic())
+            if todo and not running:
+                say(f"left to other processes: {', '.join(w.id for w in todo)}")
+                break
+            time.sleep(1)
+    except BaseException:
+        for process, _ in running.values():
+            process.terminate()
+        for process, _ in running.values():
+            process.wait()
+        say(f"stopped; {len(running)} runs are saved and go on with the next campaign")
+        raise
+    say(f"done: {len(failed)} failed" if failed else "done")
+    return 1 if failed else 0
+
+
+def clean_commit(records: Path) -> str:
+    """The commit of the checkout that holds `records`. Raises ValueError if there is none or files differ from it."""
+    try:
+        changes = _git(records, "status", "--porcelain", "--untracked-files=all").splitlines()
+        commit = _git(records, "rev-parse", "HEAD").strip()
+    except FileNotFoundError:
+        raise ValueError("git is not installed: a campaign records the commit of every run, so it needs git") from None
+    except subprocess.CalledProcessError as error:
+        raise ValueError(f"{records} is in no git checkout with a commit ({error.stderr.strip()})") from None
+    dirty = [line[3:] for line in changes if not line.endswith(RECORD_SUFFIXES)]
+    if dirty:
+        raise ValueError(
+            f"{len(dirty)} files differ from the last commit ({', '.join(dirty[:3])} ...): commit or stash them, so "
+            f"that a record can name the code it was made with"
+        )
+    return commit
+
+
+def say(words: str) -> None:
+    print(time.strftime("%H:%M:%S"), words, flush=True)
+
+
+def _start(wanted: Wanted, records: Path, head: str, threads: int, root: Path | None) -> subprocess.Popen:
+    checkpoint = _checkpoint_file(wanted.id)
+    commit = _commit_file(wanted.id).read_text().strip() if _commit_file(wanted.id).is_file() else head
+    try:
+        code = _worktree(records, commit)
+    except subprocess.CalledProcessError:
+        say(f"commit {commit[:12]} of {wanted.id} is gone: the run starts anew")
+        checkpoint.unlink(missing_ok=True)
+        commit, code = head, _worktree(records, head)
+    resumed = checkpoint.is_file()
+    _commit_file(wanted.id).parent.mkdir(parents=True, exist_ok=True)
+    _commit_file(wanted.id).write_text(commit)
+    words = command_line(wanted.settings).split()[1:]
+    words += ["--threads", str(threads), "--out", str(records), "--checkpoints", str(checkpoint.parent)]
+    words += ["--features"] if wanted.keep else ["--no-weights"]
+    words += ["--root", str(root.resolve())] if root else []
+    _log_file(wanted.id).parent.mkdir(parents=True, exist_ok=True)
+    with _log_file(wanted.id).open("ab") as log:
+        # -P and the working folder: the run imports the worktree's package, not an installed one.
+        process = subprocess.Popen(
+            [sys.executable, "-c", "import sys; sys.path.insert(0, '.'); from mbib_core.cli import main; "
+             "sys.exit(main())", *words],
+            cwd=code, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    say(f"{'going on with' if resumed else 'started'} {wanted.id} at {commit[:12]}")
+    return process
+
+
+def _worktree(repository: Path, commit: str) -> Path:
+    folder = cache_folder() / "worktrees" / commit
+    if not (folder / ".git").exists():
+        _git(repository, "worktree", "prune")
+        _git(repository, "worktree", "add", "--detach", "--force", str(folder), commit)
+    return folder
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout
+
+
+def _checkpoint_file(name: str) -> Path:
+    return cache_folder() / "checkpoints" / f"{name}.pt"
+
+
+def _commit_file(name: str) -> Path:
+    return _checkpoint_file(name).with_suffix(".commit")
+
+
+def _log_file(name: str) -> Path:
+    return cache_folder() / "logs" / f"{name}.log"
+
+
+def _is_locked(name: str) -> bool:
+    lock = _checkpoint_file(name).with_suffix(".lock")
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _combinations(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    choices = {}
+    for name, value in entry.items():
+        if name == "keep":
+            continue
+        several = isinstance(value, list) and (name != "alphas" or (value and isinstance(value[0], list)))
+        choices[name] = value if several else [value]
+    for values in itertools.product(*choices.values()):
+        yield dict(zip(choices, values, strict=True))

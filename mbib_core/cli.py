@@ -1,0 +1,270 @@
+"""`mbib train | evaluate | campaign | table`: the command line."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # torch takes seconds to import: only the commands that need it do
+    from mbib_core.datasets import LongTailed
+    from mbib_core.results import Settings
+    from mbib_core.trainer import Trained
+
+EXAMPLES = """examples:
+  mbib train mbib                                            Glyphs-LT, embedded: seconds on 2 cores
+  mbib train bsce --data cifar100-lt --imbalance 100         the paper's setting: hours on a processor
+  mbib table                                                 what was trained, as a table
+  mbib evaluate runs/NAME.safetensors                        the test accuracy of saved weights
+  mbib campaign --processes 2                                the book's runs that have no record yet"""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 0, 2 for bad input or a failed run, 130 after Ctrl-C."""
+    args = _parser().parse_args(words)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("\nmbib: stopped; what was saved is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        print(f"mbib: {error}", file=sys.stderr)
+        return 2
+
+
+def _train(args: argparse.Namespace) -> int:
+    from mbib_core.datasets import cache_folder, load
+    from mbib_core.methods import settle
+    from mbib_core.results import command_line, read_record, run_id, write_record
+    from mbib_core.trainer import pick_device, record_of, train
+
+    settings = settle(_settings(args))
+    name = run_id(settings)
+    record_file = args.out / f"{name}.json"
+    if record_file.is_file() and not args.again:
+        record = read_record(record_file)
+        print(f"this run was made before; --again trains it anew\n{_summary(record)}\nrecord   {record_file}")
+        return 0
+    device = pick_device(args.device)
+    data = load(settings.data, imbalance=settings.imbalance, root=args.root)
+    checkpoint = (args.checkpoints or cache_folder() / "checkpoints") / f"{name}.pt"
+    if args.again:
+        checkpoint.unlink(missing_ok=True)
+    with _lock(checkpoint.with_suffix(".lock"), name):
+        run = train(settings, data, device=device, checkpoint=checkpoint, progress=not args.quiet)
+        record = record_of(run, data, command_line(settings))
+        if not args.no_weights:
+            _write_weights(run, data.classes, args.out / f"{name}.safetensors")
+        if args.features:
+            _write_features(run, data, args.out / f"{name}.npz")
+        write_record(record, args.out)
+        checkpoint.unlink(missing_ok=True)
+    print(_summary(record))
+    print(f"record   {record_file}")
+    if not args.no_weights:
+        print(f"weights  {args.out / name}.safetensors")
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from mbib_core.datasets import load
+    from mbib_core.trainer import evaluate, pick_device
+
+    run = read_weights(args.weights)
+    settings = run.settings
+    data = load(settings.data, imbalance=settings.imbalance, root=args.root)
+    images = data.validation if args.validation else data.test
+    found = evaluate(run.network.to(pick_device(args.device)), images, data)
+    print(f"{args.weights.name} on {len(images.y)} {'validation' if args.validation else 'test'} pictures")
+    print(_accuracy_lines(found))
+    return 0
+
+
+def _table(args: argparse.Namespace) -> int:
+    from mbib_core.results import read_records, show_table, table
+
+    print(show_table(table(record for folder in args.folders for record in read_records(folder))))
+    return 0
+
+
+def _campaign(args: argparse.Namespace) -> int:
+    from mbib_core.campaign import campaign
+
+    return campaign(args.wanted, processes=args.processes, threads=args.threads, root=args.root, dry=args.dry_run)
+
+
+def _settings(args: argparse.Namespace) -> "Settings":
+    from dataclasses import fields
+
+    from mbib_core.results import Settings
+
+    given = {f.name: getattr(args, f.name) for f in fields(Settings) if getattr(args, f.name, None) is not None}
+    return Settings.of(given)
+
+
+def _summary(record: dict) -> str:
+    part = "test" if record["settings"]["purpose"] == "final" else "validation"
+    settings, machine = record["settings"], record["machine"]
+    head = (
+        f"{record['run_id']}\n{settings['epochs']} epochs of {sum(record['counts'])} pictures in "
+        f"{record['seconds']:.0f} s ({machine['precision']}, {machine['threads']} threads, {machine['device']}); "
+        f"{record['parameters']} parameters\naccuracy in % on {record[part]['pictures']} {part} pictures"
+    )
+    return f"{head}\n{_accuracy_lines(record[part])}"
+
+
+def _accuracy_lines(found: dict) -> str:
+    shots = [shot for shot in ("many", "medium", "few", "all") if any(shot in a for a in found["accuracy"].values())]
+    lines = [f"{'':18}" + "".join(f"{shot:>8}" for shot in shots)]
+    for name, accuracy in found["accuracy"].items():
+        mark = " *" if name == found["default"] and len(found["accuracy"]) > 1 else ""
+        lines.append(f"  {name + mark:16}" + "".join(f"{100 * accuracy[shot]:8.1f}" for shot in shots))
+    return "\n".join(lines)
+
+
+def _write_weights(run: "Trained", classes: list[str], path: Path) -> None:
+    from safetensors.torch import save
+
+    from mbib_core.results import write_atomically
+
+    state = {name: value.detach().cpu().contiguous() for name, value in run.network.state_dict().items()}
+    about = {"settings": json.dumps(run.settings.plain()), "classes": json.dumps(classes)}
+    write_atomically(path, save(state, metadata=about))
+
+
+def _write_features(run: "Trained", data: "LongTailed", path: Path) -> None:
+    import io
+
+    import numpy as np
+
+    from mbib_core.bottleneck import default_prediction
+    from mbib_core.results import write_atomically
+    from mbib_core.trainer import features_of, first_of_each_class
+
+    images = first_of_each_class(data.test if run.settings.purpose == "final" else data.validation, 20)
+    found = features_of(run.network, images.x)
+    logits = {name: f for name, f in found.items() if name.startswith("logits/")}
+    default = "logits/" + default_prediction([name.removeprefix("logits/") for name in logits])
+    arrays = {name.removeprefix("features/"): f for name, f in found.items() if name.startswith("features/")}
+    arrays["probabilities"] = logits[default].softmax(1)
+    content = io.BytesIO()
+    halves = {name: f.cpu().numpy().astype(np.float16) for name, f in arrays.items()}
+    np.savez_compressed(content, labels=images.y.numpy().astype(np.int16), **halves)
+    write_atomically(path, content.getvalue())
+
+
+def read_weights(path: Path) -> "Trained":
+    """The network of a .safetensors file that `mbib train` wrote, in evaluation mode on the processor.
+
+    Nothing in the file is executed. Raises FileNotFoundError, or ValueError if the file is not such a file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from mbib_core.methods import SCHEDULES, method_of
+    from mbib_core.results import Settings
+    from mbib_core.trainer import Trained
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}; `mbib train` writes weights beside its record")
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        settings, classes = Settings.of(json.loads(about["settings"])), json.loads(about["classes"])
+        network = method_of(settings).network(len(classes), depth=SCHEDULES[str(settings.schedule)].depth)
+        network.load_state_dict(state)
+    except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise ValueError(f"{path} holds no weights that `mbib train` wrote ({type(error).__name__})") from None
+    return Trained(network.eval(), settings, {}, "float32", 0.0)
+
+
+def _lock(path: Path, name: str):  # type: ignore[no-untyped-def]
+    """Held while a run is trained, so that no second process trains it too; the system frees it if we die."""
+    from contextlib import contextmanager
+
+    from filelock import FileLock, Timeout
+
+    @contextmanager
+    def held():  # type: ignore[no-untyped-def]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(path, timeout=0):
+                yield
+        except Timeout:
+            raise ValueError(f"{name} is being trained by another process; wait for it, or stop it") from None
+
+    return held()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "mbib",
+        description="Balanced information bottlenecks for long-tailed recognition.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    folder = Path
+
+    train = commands.add_parser("train", help="train one method on one data set and write its record")
+    train.add_argument("method", help="ce, bsce, bib, mbib, mbib-beta0")
+    train.add_argument("--data", help="glyphs-lt (default) or cifar100-lt")
+    train.add_argument("--imbalance", type=float, help="largest count over smallest (default 100)")
+    train.add_argument("--schedule", help="paper (200 epochs, ResNet-32), short (60), glyphs (30, ResNet-8)")
+    train.add_argument("--epochs", type=int, help="other than the schedule's")
+    train.add_argument("--seed", type=int, help="of initial weights and augmentation (default 0)")
+    train.add_argument("--alphas", type=float, nargs="*", help="shares of the shallow observations, Eq. 11")
+    train.add_argument("--beta", type=float, help="price of disagreement, Eq. 9")
+    train.add_argument("--k", type=float, help="exponent of the class weights, Eq. 7")
+    train.add_argument("--gamma", type=float, help="exponent of the class temperatures, Eq. 8")
+    train.add_argument("--taps", type=int, help="number of observations")
+    train.add_argument("--precision", help="auto (default), float32, bfloat16 or float16")
+    train.add_argument(
+        "--choosing",
+        dest="purpose",
+        action="store_const",
+        const="choosing",
+        help="a run for choosing settings: validation pictures only, the test set stays unseen",
+    )
+    train.add_argument("--threads", type=int, help="processor threads (default: all)")
+    train.add_argument("--device", help="cuda or cpu (default: the GPU where there is one)")
+    train.add_argument("--root", type=folder, help="folder with cifar-100-python (default $MBIB_DATA, or the cache)")
+    train.add_argument("--out", type=folder, default=Path("runs"), help="folder of records and weights (default runs)")
+    train.add_argument("--checkpoints", type=folder, help="folder where a run is saved while it trains")
+    train.add_argument("--again", action="store_true", help="train anew even if there is a record")
+    train.add_argument("--no-weights", action="store_true", help="keep the record alone")
+    train.add_argument(
+        "--features",
+        action="store_true",
+        help="also keep v, z and probabilities of 20 test pictures a class (float16, .npz)",
+    )
+    train.add_argument("--quiet", action="store_true", help="no progress bar")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="the test accuracy of saved weights, in float32")
+    evaluate.add_argument("weights", type=folder, help="a .safetensors file that `mbib train` wrote")
+    evaluate.add_argument("--validation", action="store_true", help="on the validation pictures instead")
+    evaluate.add_argument("--device")
+    evaluate.add_argument("--root", type=folder)
+    evaluate.set_defaults(run=_evaluate)
+
+    table = commands.add_parser("table", help="records as a table, mean and standard deviation over seeds")
+    table.add_argument("folders", type=folder, nargs="*", default=[Path("runs")], help="of records (default runs)")
+    table.set_defaults(run=_table)
+
+    campaign = commands.add_parser("campaign", help="make the wanted runs that have no record yet, in order")
+    campaign.add_argument("wanted", type=folder, nargs="?", default=Path("book/results/wanted.toml"))
+    campaign.add_argument("--processes", type=int, default=1, help="runs side by side")
+    campaign.add_argument("--threads", type=int, default=1, help="processor threads of each")
+    campaign.add_argument("--root", type=folder)
+    campaign.add_argument("--dry-run", action="store_true", help="say what is missing, make nothing")
+    campaign.set_defaults(run=_campaign)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

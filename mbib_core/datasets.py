@@ -1,0 +1,209 @@
+"""What a long-tailed data set is: its counts, its split, its shots; CIFAR-100-LT and the embedded Glyphs-LT."""
+
+import hashlib
+import os
+import pickle
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+NAMES = ("glyphs-lt", "cifar100-lt")
+CIFAR100_MD5 = {
+    "train": "16019d7e3df5f24257cddd939b257f8d",
+    "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+    "meta": "7973b15100ade9c7d40fb424638fde48",
+}
+
+
+class Images(NamedTuple):
+    """N pictures and their labels."""
+
+    x: UInt8[Tensor, "n 3 h w"]
+    y: Int[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class LongTailed:
+    """A long-tailed training set with validation and test pictures of the same classes.
+
+    `flip` says whether a mirrored picture is still one of its class: true of animals, not of letters.
+    Raises ValueError or TypeError with a sentence if the pictures are not uint8 [N, 3, H, W], the labels are not
+    int64 in 0 .. C-1, there are fewer than two classes, or a class has no training picture.
+    """
+
+    name: str
+    train: Images
+    validation: Images
+    test: Images
+    classes: list[str]
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2:
+            raise ValueError(f"{self.name} has {len(self.classes)} classes: recognition needs two or more")
+        for part in ("train", "validation", "test"):
+            _check_images(f"{self.name} {part}", getattr(self, part), len(self.classes))
+        empty = [self.classes[i] for i in (self.counts == 0).nonzero().flatten().tolist()]
+        if empty:
+            raise ValueError(f"{self.name}: no training picture of {', '.join(empty[:5])}; add some or drop the class")
+
+    @cached_property
+    def counts(self) -> Int[Tensor, " c"]:
+        """Training pictures of each class, n_i."""
+        return self.train.y.bincount(minlength=len(self.classes))
+
+    @cached_property
+    def shots(self) -> dict[str, Bool[Tensor, " c"]]:
+        """The classes of each shot that the data set has: see `shots`."""
+        return shots(self.counts)
+
+
+def shots(counts: Int[Tensor, " c"]) -> dict[str, Bool[Tensor, " c"]]:
+    """Classes with many (> 100), medium (20 to 100) and few (< 20) training pictures, as masks [C] (Liu et al. 2019).
+
+    A shot without classes is left out: it has no accuracy, not one of zero.
+    """
+    masks = {"many": counts > 100, "medium": (counts >= 20) & (counts <= 100), "few": counts < 20}
+    return {shot: mask for shot, mask in masks.items() if bool(mask.any())}
+
+
+def long_tailed_counts(largest: int, classes: int, imbalance: float) -> list[int]:
+    """n_i = int(n_1 F^(-i / (C - 1))): an exponential profile from `largest` pictures down to `largest` / F.
+
+    Raises ValueError if the imbalance factor F is below 1 or leaves a class without pictures.
+    """
+    if not imbalance >= 1:
+        raise ValueError(
+            f"imbalance factor {imbalance:g} must be 1 or larger: it is the largest count over the smallest"
+        )
+    counts = [int(largest * (1 / imbalance) ** (i / (classes - 1.0))) for i in range(classes)]
+    if counts[-1] < 1:
+        raise ValueError(
+            f"imbalance factor {imbalance:g} leaves the last class empty: the largest has {largest} pictures"
+        )
+    return counts
+
+
+def long_tailed_indices(labels: Int[Tensor, " n"], imbalance: float, *, seed: int = 0) -> Int[Tensor, " m"]:
+    """Positions of a long-tailed subset of balanced `labels` [N], drawn as Cao et al. 2019 draw CIFAR-LT.
+
+    In label order, class i keeps the first `long_tailed_counts` of its positions after a shuffle by
+    `numpy.random.RandomState(seed)`. The published split's seed is 0, whatever the seed of a run. Subsets of a larger
+    imbalance lie inside those of a smaller one. Raises ValueError as `long_tailed_counts` does, and if a class has
+    too few pictures.
+    """
+    y = labels.numpy()
+    classes = np.unique(y)
+    counts = long_tailed_counts(len(y) // len(classes), len(classes), imbalance)
+    random = np.random.RandomState(seed)
+    chosen = []
+    for label, n in zip(classes, counts, strict=True):
+        positions = np.where(y == label)[0]
+        if len(positions) < n:
+            raise ValueError(f"class {label} has {len(positions)} pictures, the long-tailed set wants {n} of them")
+        random.shuffle(positions)
+        chosen.append(positions[:n])
+    return torch.from_numpy(np.concatenate(chosen))
+
+
+def load(name: str, *, imbalance: float = 100, root: str | Path | None = None) -> LongTailed:
+    """The long-tailed data set `name`: "glyphs-lt" (embedded) or "cifar100-lt".
+
+    `root` is the folder that holds (or gets) `cifar-100-python`, torchvision's layout; without it $MBIB_DATA or the
+    user's cache folder. Validation pictures come from outside the training set: for CIFAR-100-LT all training
+    pictures of CIFAR-100 that the long-tailed set leaves unused (class 0 has none).
+    Raises ValueError on an unknown name or imbalance, FileNotFoundError if the data are missing and cannot be
+    downloaded, ValueError if a file is not the published one.
+    """
+    if name == "glyphs-lt":
+        return _glyphs_lt(imbalance)
+    if name == "cifar100-lt":
+        return _cifar100_lt(imbalance, Path(root or os.environ.get("MBIB_DATA") or cache_folder() / "data"))
+    raise ValueError(f"no data set is called {name!r}: there are {', '.join(NAMES)}")
+
+
+def cache_folder() -> Path:
+    """Where data and checkpoints live between runs: $MBIB_CACHE, else `mbib` in the user's cache folder."""
+    own = os.environ.get("MBIB_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbib"
+
+
+def channel_statistics(x: UInt8[Tensor, "n 3 h w"]) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
+    """Mean and standard deviation of each colour channel over all pictures, in 0 to 255."""
+    n = x.numel() / 3
+    totals = torch.stack([c.long().bincount(minlength=256) for c in x.transpose(0, 1).reshape(3, -1)]).double()
+    levels = torch.arange(256, dtype=torch.float64)
+    mean = totals @ levels / n
+    variance = totals @ levels**2 / n - mean**2
+    return mean.float(), variance.clamp(min=1).sqrt().float()
+
+
+def _glyphs_lt(imbalance: float) -> LongTailed:
+    from mbib_core import glyphs
+
+    parts = {
+        part: Images(torch.from_numpy(x), torch.from_numpy(y)) for part, (x, y) in glyphs.splits(imbalance).items()
+    }
+    return LongTailed("glyphs-lt", classes=list(glyphs.CLASSES), flip=False, **parts)
+
+
+def _cifar100_lt(imbalance: float, root: Path) -> LongTailed:
+    folder = root / "cifar-100-python"
+    if not folder.is_dir():
+        _download_cifar100(root)
+    everything, test = (_cifar100_images(folder, part) for part in ("train", "test"))
+    classes = _published_pickle(folder / "meta")["fine_label_names"]
+    chosen = long_tailed_indices(everything.y, imbalance)
+    unused = torch.ones(len(everything.y), dtype=torch.bool)
+    unused[chosen] = False
+    train, validation = (Images(everything.x[i], everything.y[i]) for i in (chosen, unused))
+    return LongTailed("cifar100-lt", train, validation, test, classes)
+
+
+def _cifar100_images(folder: Path, part: str) -> Images:
+    content = _published_pickle(folder / part)
+    x = torch.from_numpy(content["data"].reshape(-1, 3, 32, 32).copy())
+    return Images(x, torch.tensor(content["fine_labels"]))
+
+
+def _published_pickle(file: Path) -> dict:
+    """The content of a CIFAR-100 file; its MD5 is checked first, since unpickling runs what a file says."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: delete {file.parent} to download CIFAR-100 again")
+    content = file.read_bytes()
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != CIFAR100_MD5[file.name]:
+        raise ValueError(
+            f"{file} is not the published CIFAR-100 file (its MD5 differs: cut short or changed), so it was not "
+            f"opened; delete {file.parent} to download it again"
+        )
+    return pickle.loads(content, encoding="latin1")
+
+
+def _download_cifar100(root: Path) -> None:
+    from torchvision.datasets import CIFAR100
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    print(f"CIFAR-100 is not in {root}: downloading 169 MB from {CIFAR100.url}")
+    try:
+        download_and_extract_archive(CIFAR100.url, str(root), md5=CIFAR100.tgz_md5)
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"CIFAR-100 is not in {root} and could not be downloaded ({error}). Get cifar-100-python.tar.gz from "
+            f"{CIFAR100.url}, unpack it into a folder, and name that folder with --root or MBIB_DATA"
+        ) from None
+
+
+def _check_images(what: str, images: Images, classes: int) -> None:
+    x, y = images
+    if x.dtype != torch.uint8 or x.dim() != 4 or x.shape[1] != 3:
+        raise TypeError(f"{what}: pictures must be uint8 [N, 3, H, W], these are {x.dtype} {list(x.shape)}")
+    if y.dtype != torch.int64 or y.shape != x.shape[:1]:
+        raise TypeError(f"{what}: labels must be int64 [{len(x)}], these are {y.dtype} {list(y.shape)}")
+    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
+        raise ValueError(f"{what}: labels run from {int(y.min())} to {int(y.max())}, outside 0 to {classes - 1}")

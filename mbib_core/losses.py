@@ -1,0 +1,166 @@
+"""Section 3 of the paper in code: balanced softmax, class weights, self-distillation, BIB and MBIB.
+
+Pure functions of logits [B, C], targets [B] and the training counts [C]; half-precision logits are computed in
+float32. `BIBLoss` and `MBIBLoss` hold the counts and the settings for use in any training loop.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int, Real
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Logits = Float[Tensor, "b c"]
+Targets = Int[Tensor, " b"]
+Counts = Real[Tensor, " c"]
+Scalar = Float[Tensor, ""]
+
+
+def class_weights(counts: Counts, k: float) -> Float[Tensor, " c"]:
+    """w_i = C n_i^(-k) / sum_j n_j^(-k), Eq. 7 (Du et al. 2023): mean 1, all equal at k = 0."""
+    log_w = -k * counts.float().log()
+    return log_w.softmax(0) * len(counts)
+
+
+def class_temperatures(counts: Counts, gamma: float) -> Float[Tensor, " c"]:
+    """T_i = (n_1 / n_i)^gamma, the class-dependent temperature of Eq. 8: 1 for the largest class, all 1 at gamma = 0.
+
+    The paper's formula is lost; this is the form of CDT (Ye et al. 2020), a choice of this project.
+    """
+    return (counts.max() / counts.float()) ** gamma
+
+
+def balanced_softmax(logits: Logits, targets: Targets, *, counts: Counts, k: float = 0.0) -> Scalar:
+    """Weighted cross-entropy of the training posterior p_s(i|v) = n_i exp f_i / sum_j n_j exp f_j, Eqs. 4 to 7.
+
+    `logits` f(v) are those of the balanced posterior p_t(i|v): nothing is added to them at test time (Ren et al.
+    2020). `counts` [C] are training pictures a class, `k` the exponent of the class weights. The mean is weighted
+    as in PyTorch's cross_entropy: divided by the batch's sum of weights. Returns a scalar in nats.
+    """
+    logits = _full(logits)
+    weights = class_weights(counts, k).to(logits.dtype) if k else None
+    return F.cross_entropy(logits + counts.to(logits.dtype).log(), targets, weight=weights)
+
+
+def self_distillation(
+    teacher_logits: Logits, student_logits: Logits, *, temperature: float | Float[Tensor, " c"] = 1.0
+) -> Scalar:
+    """E KL( sg[p_T(.|v)] || p_T(.|z) ), Eq. 8, with p_T = softmax(logits / temperature).
+
+    No gradient reaches the teacher. `temperature` is a number or one per class [C]. Returns a scalar in nats.
+    """
+    log_p = (_full(teacher_logits.detach()) / temperature).log_softmax(1)
+    log_q = (_full(student_logits) / temperature).log_softmax(1)
+    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+def bib(
+    v_logits: Logits,
+    z_logits: Logits,
+    targets: Targets,
+    *,
+    counts: Counts,
+    beta: float,
+    k: float = 0.0,
+    gamma: float = 0.0,
+) -> Scalar:
+    """L_BIB = L_v + L_z + beta L_VSD, Eq. 9: two balanced classifiers and the distillation of v's into z's.
+
+    This `beta` prices the agreement of p(y|z) with p(y|v); it is not the beta of Eq. 1. Returns a scalar in nats.
+    """
+    l_v = balanced_softmax(v_logits, targets, counts=counts, k=k)
+    l_z = balanced_softmax(z_logits, targets, counts=counts, k=k)
+    temperature = class_temperatures(counts, gamma) if gamma else 1.0
+    l_vsd = self_distillation(v_logits, z_logits, temperature=temperature)
+    return l_v + l_z + beta * l_vsd
+
+
+def mbib(
+    v_logits: Sequence[Logits],
+    z_logits: Logits,
+    targets: Targets,
+    *,
+    counts: Counts,
+    alphas: Sequence[float],
+    beta: float,
+    k: float = 0.0,
+    gamma: float = 0.0,
+) -> Scalar:
+    """L_MBIB = sum_i alpha_i L_BIBi, Eqs. 11 and 12: one BIB from each observation (shallow to deep) into one z.
+
+    `alphas` weigh all observations but the deepest, which gets what is left of 1. Alphas of 0 give BIB.
+    Raises ValueError if there is not one alpha for each shallow observation. Returns a scalar in nats.
+    """
+    if len(alphas) != len(v_logits) - 1:
+        raise ValueError(f"{len(v_logits)} observations need {len(v_logits) - 1} alphas, not {len(alphas)}")
+    shares = [*alphas, 1 - sum(alphas)]
+    terms = [
+        share * bib(v_i, z_logits, targets, counts=counts, beta=beta, k=k, gamma=gamma)
+        for share, v_i in zip(shares, v_logits, strict=True)
+    ]
+    return torch.stack(terms).sum()
+
+
+class BIBLoss(nn.Module):
+    """`bib` for any training loop: `BIBLoss(counts, beta=1.0)(v_logits, z_logits, targets)`.
+
+    `counts` [C] become a buffer and move with the module. Raises ValueError on counts below 1 and on a negative
+    beta, k or gamma.
+    """
+
+    counts: Tensor
+
+    def __init__(self, counts: Counts | Sequence[int], *, beta: float, k: float = 0.0, gamma: float = 0.0):
+        super().__init__()
+        counts = torch.as_tensor(counts)
+        check_counts(counts)
+        check_settings(beta=beta, k=k, gamma=gamma)
+        self.register_buffer("counts", counts)
+        self.beta, self.k, self.gamma = beta, k, gamma
+
+    def forward(self, v_logits: Logits, z_logits: Logits, targets: Targets) -> Scalar:
+        return bib(v_logits, z_logits, targets, counts=self.counts, beta=self.beta, k=self.k, gamma=self.gamma)
+
+
+class MBIBLoss(BIBLoss):
+    """`mbib` for any training loop: `MBIBLoss(counts, alphas=(0.1, 0.3), beta=1.0)([v1, v2, v3], z, targets)`."""
+
+    def __init__(
+        self,
+        counts: Counts | Sequence[int],
+        *,
+        alphas: Sequence[float],
+        beta: float,
+        k: float = 0.0,
+        gamma: float = 0.0,
+    ):
+        super().__init__(counts, beta=beta, k=k, gamma=gamma)
+        check_settings(alphas=alphas)
+        self.alphas = tuple(alphas)
+
+    def forward(self, v_logits: Sequence[Logits], z_logits: Logits, targets: Targets) -> Scalar:  # type: ignore[override]
+        own = {"alphas": self.alphas, "beta": self.beta, "k": self.k, "gamma": self.gamma}
+        return mbib(v_logits, z_logits, targets, counts=self.counts, **own)  # type: ignore[arg-type]
+
+
+def check_counts(counts: Tensor) -> None:
+    """Raises ValueError unless `counts` [C] has at least two classes and every class a training picture."""
+    if counts.dim() != 1 or len(counts) < 2:
+        raise ValueError(f"counts must be one number a class for two classes or more, not shape {list(counts.shape)}")
+    if not bool((counts >= 1).all()):
+        empty = [i for i, n in enumerate(counts.tolist()) if not n >= 1]
+        raise ValueError(f"every class needs a training picture: classes {empty[:5]} have a count below 1")
+
+
+def check_settings(*, alphas: Sequence[float] = (), beta: float = 0.0, k: float = 0.0, gamma: float = 0.0) -> None:
+    """Raises ValueError if beta, k or gamma is negative or not finite, or alphas are negative or sum past 1."""
+    for name, value in {"beta": beta, "k": k, "gamma": gamma}.items():
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{name} is {value}: it must be a finite number, 0 or larger")
+    if not all(alpha >= 0 for alpha in alphas) or not sum(alphas) <= 1:
+        raise ValueError(f"alphas {tuple(alphas)} must be 0 or larger and sum to at most 1: they are proportions")
+
+
+def _full(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

@@ -1,0 +1,169 @@
+"""The table of methods: name -> network, loss and frozen settings; and the schedules they are trained by."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from mbib_core import losses
+from mbib_core.backbones import ResNet, even_taps
+from mbib_core.bottleneck import Bottleneck, Outputs
+from mbib_core.results import Settings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train: how many observations, whether there is a z, and the loss of their logits.
+
+    `alphas`, `beta`, `k` and `gamma` are the frozen settings; None is a setting that the method does not have.
+    """
+
+    title: str
+    objective: Callable[["Method", Outputs, Tensor, Tensor], Tensor]
+    taps: int = 1
+    with_z: bool = True
+    alphas: tuple[float, ...] | None = None
+    beta: float | None = None
+    k: float | None = None
+    gamma: float | None = None
+
+    def network(
+        self,
+        classes: int,
+        *,
+        depth: int = 32,
+        mean: Sequence[float] | Tensor = (127.5,) * 3,
+        std: Sequence[float] | Tensor = (64.0,) * 3,
+    ) -> Bottleneck:
+        """A new network of this method on ResNet-`depth`; `mean` and `std` [3] normalise the pictures."""
+        backbone = ResNet(depth, even_taps(depth, self.taps))
+        return Bottleneck(backbone, classes, with_z=self.with_z, mean=mean, std=std)
+
+    def loss(self, outputs: Outputs, targets: Tensor, counts: Tensor) -> Tensor:
+        """The loss of one batch, a scalar in nats; `targets` [B], training `counts` [C]."""
+        return self.objective(self, outputs, targets, counts)
+
+
+def _ce(_: Method, o: Outputs, targets: Tensor, counts: Tensor) -> Tensor:
+    return F.cross_entropy(o.v_logits[-1], targets)
+
+
+def _bsce(m: Method, o: Outputs, targets: Tensor, counts: Tensor) -> Tensor:
+    return losses.balanced_softmax(o.v_logits[-1], targets, counts=counts, k=m.k)
+
+
+def _bib(m: Method, o: Outputs, targets: Tensor, counts: Tensor) -> Tensor:
+    return losses.bib(o.v_logits[-1], o.z_logits, targets, counts=counts, beta=m.beta, k=m.k, gamma=m.gamma)
+
+
+def _mbib(m: Method, o: Outputs, targets: Tensor, counts: Tensor) -> Tensor:
+    own = {"alphas": m.alphas, "beta": m.beta, "k": m.k, "gamma": m.gamma}
+    return losses.mbib(o.v_logits, o.z_logits, targets, counts=counts, **own)
+
+
+# beta, alphas, k and gamma are lost from the paper's text: these are starting points, to be settled on validation
+# pictures (book/results/wanted.toml) and frozen here with the records that justify them.
+METHODS: dict[str, Method] = {
+    "ce": Method("cross-entropy", _ce, with_z=False),
+    "bsce": Method("balanced softmax", _bsce, with_z=False, k=0.0),
+    "bib": Method("BIB", _bib, beta=1.0, k=0.0, gamma=0.0),
+    "mbib": Method("MBIB", _mbib, taps=3, alphas=(0.1, 0.3), beta=1.0, k=0.0, gamma=0.0),
+    "mbib-beta0": Method("MBIB, beta = 0", _mbib, taps=3, alphas=(0.1, 0.3), beta=0.0, k=0.0, gamma=0.0),
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How to train: ResNet depth, epochs, pictures a batch, SGD's settings, and the steps of the learning rate.
+
+    The rate climbs for the first fortieth of the epochs (5 of 200) and is multiplied by `decay` after 80 % and 90 %
+    of them (160 and 180 of 200; Cao et al. 2019), so schedules of other lengths keep the shape.
+    """
+
+    depth: int
+    epochs: int
+    batch: int
+    rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    decay: float = 0.01
+    padding: int = 4
+
+    def learning_rate(self, epoch: int, epochs: int) -> float:
+        """The learning rate of `epoch` (from 0) of `epochs`."""
+        warm_up = max(1, round(epochs / 40))
+        if epoch < warm_up:
+            return self.rate * (epoch + 1) / warm_up
+        return self.rate * self.decay ** ((epoch >= 0.8 * epochs) + (epoch >= 0.9 * epochs))
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "paper": Schedule(depth=32, epochs=200, batch=128),
+    "short": Schedule(depth=32, epochs=60, batch=128),
+    "glyphs": Schedule(depth=8, epochs=30, batch=64),
+}
+
+
+def named(table: Mapping[str, T], name: str, kind: str) -> T:
+    """`table[name]`, or a ValueError that names what there is and what is nearest."""
+    if name in table:
+        return table[name]
+    near = difflib.get_close_matches(name, table, n=1, cutoff=0.5)
+    guess = f"; did you mean {near[0]}?" if near else ""
+    raise ValueError(f"no {kind} is called {name!r}{guess} There are: {', '.join(table)}")
+
+
+def shared_alphas(n: int) -> tuple[float, ...]:
+    """Shares of the n - 1 shallow observations: 0.4 in the proportion 1 : 3 : 5 ... (inferred; n = 3: 0.1, 0.3)."""
+    return tuple(0.4 * (2 * i + 1) / (n - 1) ** 2 for i in range(n - 1))
+
+
+def settle(settings: Settings) -> Settings:
+    """`settings` with every empty value filled in, as it is trained, recorded and hashed.
+
+    Raises ValueError with a sentence on an unknown method, schedule, precision or purpose, on a setting that the
+    method does not have, and on values out of range.
+    """
+    method = named(METHODS, settings.method, "method")
+    schedule = settings.schedule or ("glyphs" if settings.data == "glyphs-lt" else "paper")
+    epochs = settings.epochs if settings.epochs is not None else named(SCHEDULES, schedule, "schedule").epochs
+    taps = settings.taps if settings.taps is not None else method.taps
+    filled: dict[str, Any] = {"schedule": schedule, "epochs": epochs, "taps": taps}
+    for name in ("alphas", "beta", "k", "gamma"):
+        own, asked = getattr(method, name), getattr(settings, name)
+        if own is None and asked is not None:
+            raise ValueError(f"{settings.method} has no {name}: leave it out")
+        filled[name] = own if asked is None else asked
+    if taps != method.taps:
+        if method.alphas is None:
+            raise ValueError(f"{settings.method} has {method.taps} observation: leave taps out")
+        filled["alphas"] = settings.alphas if settings.alphas is not None else shared_alphas(taps)
+    settled = replace(settings, **filled)
+    _check(settled)
+    return settled
+
+
+def method_of(settings: Settings) -> Method:
+    """The method of settled `settings`, with their loss settings in place of the frozen ones."""
+    own = {name: getattr(settings, name) for name in ("taps", "alphas", "beta", "k", "gamma")}
+    return replace(named(METHODS, settings.method, "method"), **own)
+
+
+def _check(s: Settings) -> None:
+    losses.check_settings(alphas=s.alphas or (), beta=s.beta or 0.0, k=s.k or 0.0, gamma=s.gamma or 0.0)
+    even_taps(named(SCHEDULES, str(s.schedule), "schedule").depth, s.taps or 1)
+    if s.alphas is not None and len(s.alphas) != (s.taps or 1) - 1:
+        raise ValueError(f"{s.taps} observations need {(s.taps or 1) - 1} alphas, not {len(s.alphas)}: {s.alphas}")
+    for name, value, allowed in (
+        ("precision", s.precision, ("auto", "float32", "bfloat16", "float16")),
+        ("purpose", s.purpose, ("final", "choosing")),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name} is {value!r}: it must be one of {', '.join(allowed)}")
+    if (s.epochs or 0) < 1 or s.seed < 0 or s.threads < 0:
+        raise ValueError(f"epochs must be 1 or more, seed and threads 0 or more: {s.epochs}, {s.seed}, {s.threads}")

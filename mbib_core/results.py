@@ -1,0 +1,211 @@
+"""One JSON record a run: its settings and their name, written, read, tabulated."""
+
+import hashlib
+import json
+import math
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that defines a run. Empty values are filled in by `methods.settle`: the data set's schedule, the
+    schedule's epochs, the method's frozen loss settings. `threads` and the hardware do not change which run it is."""
+
+    data: str = "glyphs-lt"
+    imbalance: float = 100
+    method: str = "mbib"
+    schedule: str | None = None
+    epochs: int | None = None
+    seed: int = 0
+    alphas: tuple[float, ...] | None = None
+    beta: float | None = None
+    k: float | None = None
+    gamma: float | None = None
+    taps: int | None = None  # observations
+    precision: str = "auto"  # or float32, bfloat16, float16
+    threads: int = 0  # 0: as many as the machine has
+    purpose: str = "final"  # or "choosing": validation pictures only, the test set is never touched
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Settings":
+        """From plain values, as in a record or `wanted.toml`. Raises ValueError on a name that is no setting."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"{', '.join(unknown)}: no such setting; there are {', '.join(sorted(known))}")
+        alphas = values.get("alphas")
+        return cls(**values | {"alphas": None if alphas is None else tuple(alphas)})
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values, for a record or a checkpoint."""
+        values = asdict(self)
+        return values | {"alphas": None if self.alphas is None else list(self.alphas)}
+
+
+def run_id(settings: Settings) -> str:
+    """The name of a run: what it is at a glance, and a hash of all settings but the threads.
+
+    Values that are the default are left out of the hash, so that a setting added later renames no run.
+    """
+    defaults, values = Settings().plain(), settings.plain()
+    values = {name: v for name, v in values.items() if v != defaults[name] and name != "threads"}
+    values = {name: float(v) if type(v) is int else v for name, v in values.items()}  # 1 and 1.0 are one setting
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+    data = re.sub(r"[^a-z0-9]+", "-", settings.data.lower()).strip("-")
+    return f"{data}-{settings.imbalance:g}-{settings.method}-{settings.schedule}-s{settings.seed}-{digest}"
+
+
+def command_line(settings: Settings) -> str:
+    """The command that makes a run again, every setting of settled `settings` spelled out."""
+    words = ["mbib", "train", settings.method]
+    for name, value in settings.plain().items():
+        if name == "method" or value in (None, []) or (name, value) in (("precision", "auto"), ("threads", 0)):
+            continue
+        if name == "purpose":
+            words += ["--choosing"] if value == "choosing" else []
+        elif isinstance(value, list):
+            words += [f"--{name}", *(f"{v:g}" for v in value)]
+        else:
+            words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join(words)
+
+
+def write_record(record: Record, folder: Path) -> Path:
+    """Writes `folder/{run_id}.json`, whole or not at all, sealed with a digest. Raises OSError with a sentence."""
+    record = record | {"digest": _digest(record)}
+    path = folder / f"{record['run_id']}.json"
+    write_atomically(path, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+    return path
+
+
+def read_record(path: Path) -> Record:
+    """One record. Raises ValueError if it is no record or was changed after it was written."""
+    try:
+        record = json.loads(path.read_text())
+        digest = record.pop("digest")
+    except (ValueError, KeyError, AttributeError):
+        raise ValueError(f"{path} is not a whole record; delete it, and the run can be made again") from None
+    if digest != _digest(record):
+        raise ValueError(f"{path} was changed after the run wrote it; restore it or make the run again")
+    return record
+
+
+def read_records(folder: Path) -> list[Record]:
+    """All records in `folder`, by name. Raises FileNotFoundError if there is no such folder, else as `read_record`."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}; `mbib train` writes records, into runs/ by default")
+    return [read_record(path) for path in sorted(folder.glob("*.json"))]
+
+
+def settings_of(record: Record) -> dict[str, Any]:
+    """The settings of a record as plain values; one that is newer than the record has its default."""
+    return Settings.of(record["settings"]).plain()
+
+
+def find(records: Iterable[Record], **settings: Any) -> list[Record]:
+    """The records whose settings have these values, by seed: `find(records, data="cifar100-lt", method="ce")`."""
+    kept = [r for r in records if all(settings_of(r)[name] == value for name, value in settings.items())]
+    return sorted(kept, key=lambda r: r["settings"]["seed"])
+
+
+def table(records: Iterable[Record]) -> pd.DataFrame:
+    """Accuracy in percent, one row for each run that differs in more than its seed: mean and sd over the seeds.
+
+    A final run shows its test accuracy, a run for choosing its validation accuracy, in rows of their own. A shot
+    that the data set lacks stays empty.
+    """
+    rows = []
+    for record in records:
+        settings = settings_of(record)
+        part = "test" if settings["purpose"] == "final" else "validation"
+        accuracy = record[part]["accuracy"][record[part]["default"]]
+        rows.append(
+            {name: _plain(settings[name]) for name in settings if name not in ("seed", "threads", "precision")}
+            | {"on": part}
+            | {shot: 100 * accuracy[shot] for shot in ("many", "medium", "few", "all") if shot in accuracy}
+        )
+    if not rows:
+        return pd.DataFrame()
+    frame = pd.DataFrame(rows)
+    shown = [name for name in ("many", "medium", "few", "all") if name in frame]
+    keys = [name for name in frame.columns if name not in shown]
+    groups = frame.groupby(keys, dropna=False, sort=False)
+    result = groups[shown].agg(["mean", "std"])
+    result[("seeds", "")] = groups.size()
+    return result.reset_index()
+
+
+def show_table(frame: pd.DataFrame) -> str:
+    """`table` as text: accuracy as mean ± sd in percent, and only the settings in which the rows differ."""
+    if frame.empty:
+        return "no records"
+    lines = pd.DataFrame()
+    for name in [column for column, second in frame.columns if second == "" and column != "seeds"]:
+        values = frame[(name, "")]
+        if name in ("data", "imbalance", "method", "schedule", "epochs", "on") or values.nunique(dropna=False) > 1:
+            lines[name] = ["" if _missing(v) else f"{v:g}" if isinstance(v, float) else str(v) for v in values]
+    for shot in [s for s in ("many", "medium", "few", "all") if (s, "mean") in frame.columns]:
+        cells = zip(frame[(shot, "mean")], frame[(shot, "std")], strict=True)
+        lines[shot] = ["" if math.isnan(m) else f"{m:.1f}" + ("" if math.isnan(s) else f" ± {s:.1f}") for m, s in cells]
+    lines["seeds"] = frame[("seeds", "")].astype(str)
+    return lines.to_string(index=False)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all: what was there stays until the new content is on the disk.
+
+    Raises OSError with a sentence if it cannot be written (no space, no permission).
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        raise OSError(
+            f"{path} could not be written ({error.strerror}); what was there before is untouched. Make room or "
+            f"choose another folder, and run the same command again"
+        ) from None
+
+
+def commit_of_code() -> str:
+    """The commit this package runs from, `+changes` behind it if files differ; "unknown" outside a git checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD")
+        git("ls-files", "--error-unmatch", "results.py")
+        return commit + ("+changes" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _digest(record: Record) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))

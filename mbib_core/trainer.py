@@ -1,0 +1,362 @@
+"""The loop: data on the device, a batch's augmentation in one gather, precision, schedule, resume, evaluation."""
+
+import io
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from mbib_core import metrics
+from mbib_core.backbones import multiply_adds
+from mbib_core.bottleneck import Bottleneck, default_prediction, predictions
+from mbib_core.datasets import Images, LongTailed, channel_statistics
+from mbib_core.methods import SCHEDULES, Schedule, method_of, settle
+from mbib_core.results import Record, Settings, commit_of_code, run_id, write_atomically
+
+CURVE_POINTS = 20  # how often a run looks at validation pictures while it trains
+CURVE_PICTURES = 20  # of each class, the first ones
+
+
+@dataclass
+class Trained:
+    """What training leaves: the network in evaluation mode, the settled settings, and the road there."""
+
+    network: Bottleneck
+    settings: Settings
+    history: dict[str, list[Any]]
+    precision: str
+    seconds: float
+    commits: list[str] = field(default_factory=list)
+
+
+def train(
+    settings: Settings,
+    data: LongTailed,
+    *,
+    device: str | torch.device | None = None,
+    checkpoint: Path | None = None,
+    progress: bool = True,
+) -> Trained:
+    """Trains the method of `settings` on `data.train` and returns the network after the last epoch.
+
+    `device` is the GPU where there is one. With a `checkpoint` file the run is saved after every epoch and goes on
+    from there when it is called again; on one thread of the same machine a run that was killed ends in the same bits
+    as one that was not. The history has the mean `loss` and the `rate` of every epoch, and at `curve_epoch` the
+    `curve`: accuracy by shot on the first 20 validation pictures of each class, of the default prediction.
+
+    Raises ValueError on bad settings or a checkpoint of another run, FloatingPointError if the loss stops being
+    finite, OSError if the checkpoint cannot be written.
+    """
+    settings = settle(settings)
+    method, schedule = method_of(settings), SCHEDULES[str(settings.schedule)]
+    epochs, classes = int(settings.epochs or 0), len(data.classes)
+    device = pick_device(device)
+    started = time.perf_counter()
+    saved = _read_checkpoint(checkpoint, settings) if checkpoint else None
+    precision = saved["precision"] if saved else pick_precision(settings.precision, device)
+    with _threads(settings.threads):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            mean, std = channel_statistics(data.train.x)
+            network = method.network(classes, depth=schedule.depth, mean=mean, std=std)
+        network.to(device=device, memory_format=torch.channels_last)
+        optimizer = torch.optim.SGD(
+            network.parameters(), schedule.rate, schedule.momentum, weight_decay=schedule.weight_decay, fused=True
+        )
+        scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
+        run = Trained(network, settings, {"loss": [], "rate": [], "curve_epoch": [], "curve": []}, precision, 0.0)
+        if saved:
+            _restore(saved, run, optimizer, scaler)
+        run.commits = list(dict.fromkeys([*run.commits, commit_of_code()]))
+        pictures, y = pad(data.train.x.to(device), schedule.padding), data.train.y.to(device)
+        counts = data.counts.to(device)
+        few = first_of_each_class(data.validation, CURVE_PICTURES)
+        before, first = run.seconds, len(run.history["loss"])
+
+        bar = tqdm(range(first, epochs), initial=first, total=epochs, unit="epoch", disable=not progress)
+        bar.set_description(f"{settings.method} on {settings.data}")
+        for epoch in bar:
+            rate = schedule.learning_rate(epoch, epochs)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            network.train()
+            losses = []
+            for index, crop, flip in batches(len(y), schedule, data.flip, settings.seed, epoch, device):
+                x = augment(pictures, index, crop, flip, schedule.padding)
+                with torch.autocast(device.type, _dtype(precision), enabled=precision != "float32"):
+                    outputs = network(x)
+                loss = method.loss(outputs, y[index], counts)
+                optimizer.zero_grad(set_to_none=True)
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+                losses.append(loss.detach())
+            # The one look at the loss in an epoch: on a GPU every look makes the processor wait.
+            _check_finite(torch.stack(losses), epoch, settings, checkpoint)
+            run.history["loss"].append(float(torch.stack(losses).mean()))
+            run.history["rate"].append(rate)
+            if (epoch + 1) % max(1, epochs // CURVE_POINTS) == 0 and len(few.y):
+                accuracy = _accuracies(_logits(network, few.x), few.y.to(device), data)
+                run.history["curve_epoch"].append(epoch + 1)
+                run.history["curve"].append(accuracy[default_prediction(accuracy)])
+            bar.set_postfix(loss=f"{run.history['loss'][-1]:.3f}")
+            run.seconds = before + time.perf_counter() - started
+            if checkpoint:
+                _write_checkpoint(checkpoint, run, optimizer, scaler)
+    network.eval()
+    return run
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """The asked-for device, else the GPU where there is one, else the processor. Raises ValueError without a GPU."""
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda was asked for, but torch sees no GPU here: leave --device out, or say cpu")
+    return chosen
+
+
+def pick_precision(asked: str, device: torch.device) -> str:
+    """What `auto` means here: the fastest that the machine computes natively.
+
+    A GPU: bfloat16 from compute capability 8, else float16 with a scaled loss. A processor: bfloat16 with AVX512_BF16
+    or AMX, else float32.
+    """
+    if asked != "auto":
+        return asked
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
+
+
+def pad(x: UInt8[Tensor, "n c h w"], padding: int) -> UInt8[Tensor, "n i j c"]:
+    """Pictures with a black border of `padding` pixels, channels last: what `augment` cuts from."""
+    return nn.functional.pad(x, (padding,) * 4).permute(0, 2, 3, 1).contiguous()
+
+
+def batches(
+    n: int, schedule: Schedule, flip: bool, seed: int, epoch: int, device: torch.device
+) -> Iterator[tuple[Int[Tensor, " b"], Int[Tensor, "b 2"], Bool[Tensor, " b"]]]:
+    """One epoch's batches: positions in a fresh order, and for each picture a crop's corner and whether to flip.
+
+    Drawn on the processor from (seed, epoch) alone and moved to `device` at once: the same on every device, nothing
+    to save for a resume, no wait in a step. A last batch of a single picture is left out: batch norm needs two.
+    """
+    random = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(n, generator=random).to(device)
+    crops = torch.randint(0, 2 * schedule.padding + 1, (n, 2), generator=random).to(device)
+    flips = (torch.rand(n, generator=random) < 0.5 * flip).to(device)
+    for part in range(0, n - 1, schedule.batch):
+        rows = slice(part, part + schedule.batch)
+        yield order[rows], crops[rows], flips[rows]
+
+
+def augment(
+    padded: UInt8[Tensor, "n i j c"],
+    index: Int[Tensor, " b"],
+    crop: Int[Tensor, "b 2"],
+    flip: Bool[Tensor, " b"],
+    padding: int,
+) -> UInt8[Tensor, "b c h w"]:
+    """A batch cut from `pad`ded pictures and mirrored where `flip`, in one gather; channels_last in memory."""
+    height, width = (side - 2 * padding for side in padded.shape[1:3])
+    down, across = (torch.arange(side, device=padded.device) for side in (height, width))
+    rows = crop[:, :1] + down
+    columns = crop[:, 1:] + torch.where(flip[:, None], width - 1 - across, across)
+    return padded[index[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+@torch.inference_mode()
+def features_of(network: Bottleneck, x: UInt8[Tensor, "n 3 h w"], batch: int = 500) -> dict[str, Float[Tensor, "n _d"]]:
+    """Logits of every prediction, and the features `v` (deepest observation) and `z`, of all pictures, in float32.
+
+    Keys: `logits/v` and, where the network has a z, `logits/z`, `logits/mean`, `logits/mean_probability`;
+    `features/v`, `features/z`. The network is left in evaluation mode.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    parts: dict[str, list[Tensor]] = {}
+    for start in range(0, len(x), batch):
+        outputs = network(x[start : start + batch].to(device).contiguous(memory_format=torch.channels_last))
+        found = {f"logits/{name}": logits for name, logits in predictions(outputs).items()}
+        found["features/v"] = outputs.observations[-1]
+        if outputs.z is not None:
+            found["features/z"] = outputs.z
+        for name, value in found.items():
+            parts.setdefault(name, []).append(value)
+    return {name: torch.cat(values) for name, values in parts.items()}
+
+
+def evaluate(network: Bottleneck, images: Images, data: LongTailed) -> dict[str, Any]:
+    """Everything a record says of one set of pictures, as plain values; rounded to 6 digits.
+
+    `accuracy` (0 to 1): by prediction, over all classes and by shot, means over classes; `by_class` for each
+    prediction; of the `default` prediction the `posterior_means` (Eq. 14) and the `calibration` over all and by shot;
+    `rho` (Eqs. 15 to 17) and the leave-one-out 10-nearest-neighbour accuracy `neighbours` of v and z. None stands
+    for a class without pictures.
+    """
+    found = features_of(network, images.x)
+    device = next(network.parameters()).device
+    y, classes = images.y.to(device), len(data.classes)
+    logits = {name.removeprefix("logits/"): f for name, f in found.items() if name.startswith("logits/")}
+    features = {name.removeprefix("features/"): f for name, f in found.items() if name.startswith("features/")}
+    default = default_prediction(logits)
+    masks = {shot: mask.to(device) for shot, mask in data.shots.items()}
+    rows = {"all": torch.ones_like(y, dtype=torch.bool)} | {shot: mask[y] for shot, mask in masks.items()}
+    return _plain(
+        {
+            "pictures": len(y),
+            "default": default,
+            "accuracy": _accuracies(logits, y, data),
+            "by_class": {name: metrics.accuracy_by_class(f, y) for name, f in logits.items()},
+            "posterior_means": metrics.posterior_means(logits[default], y),
+            "calibration": {shot: metrics.calibration(logits[default][r], y[r]) for shot, r in rows.items()},
+            "rho": {name: metrics.distances_by_shot(f, y, masks) for name, f in features.items()},
+            "neighbours": {
+                name: metrics.by_shot(metrics.neighbour_accuracy(f, y, classes), masks) for name, f in features.items()
+            },
+        }
+    )
+
+
+def record_of(run: Trained, data: LongTailed, command: str) -> Record:
+    """The record of a finished run. A final run looks at the test set here, once; a run for choosing does not."""
+    device = next(run.network.parameters()).device
+    record: Record = {
+        "run_id": run_id(run.settings),
+        "settings": run.settings.plain(),
+        "command": command,
+        "commits": run.commits,
+        "machine": {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+            "threads": run.settings.threads or torch.get_num_threads(),
+            "precision": run.precision,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "parameters": sum(p.numel() for p in run.network.parameters()),
+        "multiply_adds": multiply_adds(run.network, data.train.x[:1].to(device)),
+        "counts": data.counts.tolist(),
+        "classes": data.classes,
+        "shots": {shot: int(mask.sum()) for shot, mask in data.shots.items()},
+        "seconds": round(run.seconds, 1),
+        "pictures_per_second": round(len(data.train.y) * len(run.history["loss"]) / run.seconds, 1),
+        "history": _plain(run.history),
+        "validation": evaluate(run.network, data.validation, data),
+    }
+    if run.settings.purpose == "final":
+        record["test"] = evaluate(run.network, data.test, data)
+    return record
+
+
+def first_of_each_class(images: Images, n: int) -> Images:
+    """The first `n` pictures of each class, in the order they stand."""
+    rank = torch.zeros_like(images.y)
+    for label in images.y.unique():
+        own = images.y == label
+        rank[own] = torch.arange(int(own.sum()))
+    return Images(images.x[rank < n], images.y[rank < n])
+
+
+def _accuracies(logits: dict[str, Tensor], y: Tensor, data: LongTailed) -> dict[str, dict[str, float]]:
+    masks = {shot: mask.to(y.device) for shot, mask in data.shots.items()}
+    return {name: metrics.by_shot(metrics.accuracy_by_class(f, y), masks) for name, f in logits.items()}
+
+
+def _logits(network: Bottleneck, x: Tensor) -> dict[str, Tensor]:
+    found = features_of(network, x)
+    return {name.removeprefix("logits/"): f for name, f in found.items() if name.startswith("logits/")}
+
+
+def _check_finite(losses: Tensor, epoch: int, settings: Settings, checkpoint: Path | None) -> None:
+    bad = (~losses.isfinite()).nonzero().flatten().tolist()
+    if bad:
+        kept = f" The checkpoint before this epoch is kept in {checkpoint}." if checkpoint else ""
+        raise FloatingPointError(
+            f"the loss is {float(losses[bad[0]])} at epoch {epoch + 1}, step {bad[0] + 1}: try --precision float32, "
+            f"a smaller beta or k than {settings.beta} and {settings.k}, or look for odd pictures.{kept}"
+        )
+
+
+def _write_checkpoint(path: Path, run: Trained, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+    content = io.BytesIO()
+    state = {
+        "settings": run.settings.plain(),
+        "network": run.network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "history": run.history,
+        "precision": run.precision,
+        "seconds": run.seconds,
+        "commits": run.commits,
+    }
+    torch.save(state, content)
+    write_atomically(path, content.getvalue())
+
+
+def _read_checkpoint(path: Path, settings: Settings) -> dict[str, Any] | None:
+    """What was saved, or None where nothing was. Only plain values and tensors are loaded, never code."""
+    if not path.is_file():
+        return None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        own = Settings.of(saved["settings"])
+    except Exception:
+        raise ValueError(f"{path} is no whole checkpoint of this program: delete it to start the run anew") from None
+    if run_id(own) != run_id(settings):
+        raise ValueError(
+            f"{path} belongs to the run {run_id(own)}, not to {run_id(settings)}: delete it, or name another file"
+        )
+    return saved
+
+
+def _restore(
+    saved: dict[str, Any], run: Trained, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> None:
+    run.network.load_state_dict(saved["network"])
+    optimizer.load_state_dict(saved["optimizer"])
+    scaler.load_state_dict(saved["scaler"])
+    run.history, run.seconds, run.commits = saved["history"], saved["seconds"], saved["commits"]
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _dtype(precision: str) -> torch.dtype:
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _plain(value: Any) -> Any:
+    """Tensors as lists, numbers to 6 digits, NaN as None: what JSON can hold."""
+    if isinstance(value, Tensor):
+        return _plain(value.tolist())
+    if isinstance(value, dict):
+        return {name: _plain(v) for name, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return None if value != value else float(f"{value:.6g}")
+    return value
