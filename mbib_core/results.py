@@ -74,9 +74,9 @@ def command_line(settings: Settings) -> str:
         if name == "purpose":
             words += ["--choosing"] if value == "choosing" else []
         elif isinstance(value, list):
-            words += [f"--{name}", *(f"{v:g}" for v in value)]
+            words += [f"--{name}", *map(_number, value)]
         else:
-            words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [f"--{name}", _number(value)]
     return shlex.join(words)
 
 
@@ -201,6 +201,12 @@ def commit_of_code() -> str:
 
 def _digest(record: Record) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _number(value: Any) -> str:
+    """Short where that is exact: 0.1, 100, 0.044444444444444446."""
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return short if not isinstance(value, float) or float(short) == value else repr(value)
 
 
 def _plain(value: Any) -> Any:
