@@ -28,8 +28,9 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """ResNet-`depth` for 32 x 32 pictures; returns the feature maps after the blocks numbered in `taps`.
 
-    Three stages of 16, 32 and 64 channels, each of (depth - 2) / 6 blocks. Blocks count from 1; 0 taps the picture
-    itself. `channels` lists the channels of what is returned, shallow to deep. ResNet-32 has 463,504 parameters.
+    Three stages of 16, 32 and 64 channels, each of (depth - 2) / 6 blocks. Blocks count from 1; 0 taps the 32 x 32
+    picture itself, every value a channel of its own [B, 3072, 1, 1]. `channels` lists the channels of what is
+    returned, shallow to deep. ResNet-32 has 463,504 parameters.
 
     Raises ValueError if `depth` is not 6 n + 2 or a tap is no block of this network.
     """
@@ -49,10 +50,10 @@ class ResNet(nn.Module):
             for before, width in zip([16, *widths], widths, strict=False)
         )
         self.taps = tuple(taps)
-        self.channels = tuple(widths[t - 1] if t else 3 for t in taps)
+        self.channels = tuple(widths[t - 1] if t else 3 * 32 * 32 for t in taps)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _c _h _w"], ...]:
-        maps = {0: x}
+        maps = {0: x.reshape(len(x), -1, 1, 1)}
         x = F.relu(self.bn(self.conv(x)))
         for number, block in enumerate(self.blocks, start=1):
             maps[number] = x = block(x)
@@ -78,10 +79,9 @@ def multiply_adds(network: nn.Module, picture: Tensor) -> int:
     """
     total = 0
 
-    def count(module: nn.Module, _inputs: tuple, out: Tensor) -> None:
+    def count(module: nn.Conv2d | nn.Linear, _inputs: tuple, out: Tensor) -> None:
         nonlocal total
-        per_output = module.weight[0].numel()
-        total += out.numel() * per_output
+        total += out.numel() * module.weight[0].numel()
 
     hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     training = network.training

@@ -1,6 +1,6 @@
 """From a backbone's stages to observations v_i, the representation z, and a linear classifier on each (figure 2)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,7 +31,8 @@ class Bottleneck(nn.Module):
     """Observations v_i of any backbone, their classifiers, and one z with its own, made from the deepest observation.
 
     `backbone(x)` returns a tuple of feature maps, `backbone.channels` their channels. z = ReLU(BN(Linear(v_n))) has
-    as many dimensions as v_n; `with_z=False` leaves it out (plain networks). Takes uint8 pictures [B, 3, H, W] and
+    as many dimensions as v_n; `with_z=False` leaves it out (plain networks), `with_v=False` leaves out the
+    classifiers of the observations. Takes uint8 pictures [B, 3, H, W] and
     normalises them by `mean` and `std` [3] (0 to 255), which travel with the weights.
 
     On ResNet-32 and 100 classes: 486,016 parameters with three observations (MBIB), 480,920 with one (BIB).
@@ -45,6 +46,7 @@ class Bottleneck(nn.Module):
         backbone: nn.Module,
         classes: int,
         *,
+        with_v: bool = True,
         with_z: bool = True,
         mean: Sequence[float] | Tensor = (127.5, 127.5, 127.5),
         std: Sequence[float] | Tensor = (64.0, 64.0, 64.0),
@@ -53,7 +55,7 @@ class Bottleneck(nn.Module):
         widths: tuple[int, ...] = backbone.channels  # type: ignore[assignment]
         self.backbone = backbone
         self.observe = nn.ModuleList(Observation(width) for width in widths)
-        self.v_classifiers = nn.ModuleList(nn.Linear(width, classes) for width in widths)
+        self.v_classifiers = nn.ModuleList(nn.Linear(width, classes) for width in widths if with_v)
         last = widths[-1]
         self.represent = nn.Sequential(nn.Linear(last, last), nn.BatchNorm1d(last), nn.ReLU()) if with_z else None
         self.z_classifier = nn.Linear(last, classes) if with_z else None
@@ -70,7 +72,7 @@ class Bottleneck(nn.Module):
         # The heads are a thousandth of the work: in float32 the logits keep the digits that bfloat16 would drop.
         with torch.autocast(x.device.type, enabled=False):
             v = tuple(observe(m) for observe, m in zip(self.observe, maps, strict=True))
-            v_logits = tuple(f(v_i) for f, v_i in zip(self.v_classifiers, v, strict=True))
+            v_logits = tuple(f(v_i) for f, v_i in zip(self.v_classifiers, v, strict=False))
             if self.represent is None or self.z_classifier is None:
                 return Outputs(v, v_logits, None, None)
             z = self.represent(v[-1])
@@ -79,15 +81,15 @@ class Bottleneck(nn.Module):
 
 def predictions(outputs: Outputs) -> dict[str, Float[Tensor, "b c"]]:
     """Every way to predict from `outputs`, as logits: `v` (deepest observation), `z`, `mean` of the two logits (the
-    paper's), `mean_probability`. A network without z has `v` alone. The last entry but one is the default: see
-    `default_prediction`."""
-    v, z = outputs.v_logits[-1], outputs.z_logits
-    if z is None:
-        return {"v": v}
+    paper's), `mean_probability`. A network that lacks one of the two classifiers has the
+    other alone."""
+    v, z = outputs.v_logits[-1] if outputs.v_logits else None, outputs.z_logits
+    if v is None or z is None:
+        return {name: logits for name, logits in (("v", v), ("z", z)) if logits is not None}
     probability = (v.softmax(1) + z.softmax(1)) / 2
     return {"v": v, "z": z, "mean": (v + z) / 2, "mean_probability": probability.log()}
 
 
-def default_prediction(names: Sequence[str] | dict[str, object]) -> str:
-    """The prediction that counts as the network's own: the mean of the logits where there is a z, else v."""
-    return "mean" if "mean" in names else "v"
+def default_prediction(names: Collection[str]) -> str:
+    """The prediction that counts as the network's own: the mean of the logits where there are two, else the first."""
+    return "mean" if "mean" in names else next(iter(names))

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # torch takes seconds to import: only the commands that need it do
     from mbib_core.datasets import LongTailed
@@ -72,13 +72,15 @@ def _train(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from mbib_core.datasets import load
+    from mbib_core.methods import method_of
     from mbib_core.trainer import evaluate, pick_device
 
     run = read_weights(args.weights)
     settings = run.settings
     data = load(settings.data, imbalance=settings.imbalance, root=args.root)
     images = data.validation if args.validation else data.test
-    found = evaluate(run.network.to(pick_device(args.device)), images, data)
+    network = run.network.to(pick_device(args.device))
+    found = evaluate(network, images, data, adjusted=method_of(settings).adjusted)
     print(f"{args.weights.name} on {len(images.y)} {'validation' if args.validation else 'test'} pictures")
     print(_accuracy_lines(found))
     return 0
@@ -152,7 +154,7 @@ def _write_features(run: "Trained", data: "LongTailed", path: Path) -> None:
     arrays = {name.removeprefix("features/"): f for name, f in found.items() if name.startswith("features/")}
     arrays["probabilities"] = logits[default].softmax(1)
     content = io.BytesIO()
-    halves = {name: f.cpu().numpy().astype(np.float16) for name, f in arrays.items()}
+    halves: dict[str, Any] = {name: f.cpu().numpy().astype(np.float16) for name, f in arrays.items()}
     np.savez_compressed(content, labels=images.y.numpy().astype(np.int16), **halves)
     write_atomically(path, content.getvalue())
 
@@ -211,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     folder = Path
 
     train = commands.add_parser("train", help="train one method on one data set and write its record")
-    train.add_argument("method", help="ce, bsce, bib, mbib, mbib-beta0")
+    train.add_argument("method", help="ce, bsce, bib, mbib, ...: an unknown name lists them all")
     train.add_argument("--data", help="glyphs-lt (default) or cifar100-lt")
     train.add_argument("--imbalance", type=float, help="largest count over smallest (default 100)")
     train.add_argument("--schedule", help="paper (200 epochs, ResNet-32), short (60), glyphs (30, ResNet-8)")

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -14,23 +15,35 @@ from mbib_core.bottleneck import Bottleneck, Outputs
 from mbib_core.results import Settings
 
 T = TypeVar("T")
+LOSS_SETTINGS = ("alphas", "beta", "k", "gamma")
 
 
 @dataclass(frozen=True)
 class Method:
     """One way to train: how many observations, whether there is a z, and the loss of their logits.
 
-    `alphas`, `beta`, `k` and `gamma` are the frozen settings; None is a setting that the method does not have.
+    `taps` counts the observations; with `picture` the first of them is the picture itself. `with_v` and `with_z` say
+    which classifiers there are. `adjusted` adds a prediction that subtracts the log counts after training. `alphas`,
+    `beta`, `k` and `gamma` are the frozen settings; None is a setting that the method does not have.
     """
 
     title: str
-    objective: Callable[["Method", Outputs, Tensor, Tensor], Tensor]
+    objective: Callable[..., Tensor]
     taps: int = 1
+    picture: bool = False
+    with_v: bool = True
     with_z: bool = True
+    adjusted: bool = False
     alphas: tuple[float, ...] | None = None
     beta: float | None = None
     k: float | None = None
     gamma: float | None = None
+
+    @property
+    def loss_settings(self) -> dict[str, Any]:
+        """The settings of the loss that this method has, by name."""
+        own = {name: getattr(self, name) for name in LOSS_SETTINGS}
+        return {name: value for name, value in own.items() if value is not None}
 
     def network(
         self,
@@ -41,39 +54,71 @@ class Method:
         std: Sequence[float] | Tensor = (64.0,) * 3,
     ) -> Bottleneck:
         """A new network of this method on ResNet-`depth`; `mean` and `std` [3] normalise the pictures."""
-        backbone = ResNet(depth, even_taps(depth, self.taps))
-        return Bottleneck(backbone, classes, with_z=self.with_z, mean=mean, std=std)
+        taps = (0, *even_taps(depth, self.taps - 1)) if self.picture else even_taps(depth, self.taps)
+        return Bottleneck(ResNet(depth, taps), classes, with_v=self.with_v, with_z=self.with_z, mean=mean, std=std)
 
     def loss(self, outputs: Outputs, targets: Tensor, counts: Tensor) -> Tensor:
         """The loss of one batch, a scalar in nats; `targets` [B], training `counts` [C]."""
-        return self.objective(self, outputs, targets, counts)
+        return self.objective(outputs, targets, counts=counts, **self.loss_settings)
 
 
-def _ce(_: Method, o: Outputs, targets: Tensor, counts: Tensor) -> Tensor:
-    return F.cross_entropy(o.v_logits[-1], targets)
+def shared_alphas(n: int) -> tuple[float, ...]:
+    """Shares of the n - 1 shallow observations: 0.4 in the proportion 1 : 3 : 5 ... (inferred; n = 3: 0.1, 0.3)."""
+    return tuple(0.4 * (2 * i + 1) / (n - 1) ** 2 for i in range(n - 1))
 
 
-def _bsce(m: Method, o: Outputs, targets: Tensor, counts: Tensor) -> Tensor:
-    return losses.balanced_softmax(o.v_logits[-1], targets, counts=counts, k=m.k)
+def _ce(o: Any, y: Tensor, counts: Tensor) -> Tensor:
+    return F.cross_entropy(o.v_logits[-1], y)
 
 
-def _bib(m: Method, o: Outputs, targets: Tensor, counts: Tensor) -> Tensor:
-    return losses.bib(o.v_logits[-1], o.z_logits, targets, counts=counts, beta=m.beta, k=m.k, gamma=m.gamma)
+def _on_v(o: Any, y: Tensor, **own: Any) -> Tensor:
+    return losses.balanced_softmax(o.v_logits[-1], y, **own)
 
 
-def _mbib(m: Method, o: Outputs, targets: Tensor, counts: Tensor) -> Tensor:
-    own = {"alphas": m.alphas, "beta": m.beta, "k": m.k, "gamma": m.gamma}
-    return losses.mbib(o.v_logits, o.z_logits, targets, counts=counts, **own)
+def _on_z(o: Any, y: Tensor, **own: Any) -> Tensor:
+    return losses.balanced_softmax(o.z_logits, y, **own)
+
+
+def _on_both(o: Any, y: Tensor, **own: Any) -> Tensor:
+    return losses.bib(o.v_logits[-1], o.z_logits, y, **own)
+
+
+def _on_all(loss: Callable[..., Tensor], **fixed: Any) -> Callable[..., Tensor]:
+    return lambda o, y, **own: loss(o.v_logits, o.z_logits, y, **fixed, **own)
+
+
+def _consistent(o: Any, y: Tensor, **own: Any) -> Tensor:
+    return losses.mbib(o.v_logits, o.z_logits, y, tau=1 - own["k"], **own)
 
 
 # beta, alphas, k and gamma are lost from the paper's text: these are starting points, to be settled on validation
 # pictures (book/results/wanted.toml) and frozen here with the records that justify them.
+BIB: dict[str, Any] = {"beta": 1.0, "k": 0.0, "gamma": 0.0}
+MBIB: dict[str, Any] = {"taps": 3, "alphas": (0.1, 0.3)} | BIB
+FOUR: dict[str, Any] = {"taps": 4, "alphas": shared_alphas(4)}
+
 METHODS: dict[str, Method] = {
-    "ce": Method("cross-entropy", _ce, with_z=False),
-    "bsce": Method("balanced softmax", _bsce, with_z=False, k=0.0),
-    "bib": Method("BIB", _bib, beta=1.0, k=0.0, gamma=0.0),
-    "mbib": Method("MBIB", _mbib, taps=3, alphas=(0.1, 0.3), beta=1.0, k=0.0, gamma=0.0),
-    "mbib-beta0": Method("MBIB, beta = 0", _mbib, taps=3, alphas=(0.1, 0.3), beta=0.0, k=0.0, gamma=0.0),
+    "ce": Method("cross-entropy", _ce, with_z=False, adjusted=True),
+    "bsce": Method("balanced softmax", _on_v, with_z=False, k=0.0),
+    "bib": Method("BIB", _on_both, **BIB),
+    "mbib": Method("MBIB", _on_all(losses.mbib), **MBIB),
+    # Parts of BIB (appendices B and C).
+    "ce-2branch": Method("cross-entropy, two branches", partial(_on_both, beta=0.0, tau=0.0)),
+    "sdib": Method("BIB without balance", partial(_on_both, tau=0.0), beta=1.0, gamma=0.0),
+    "bsce-mlp": Method("balanced softmax on z alone", _on_z, with_v=False, k=0.0),
+    "bsce-2branch": Method("balanced softmax, two branches", partial(_on_both, beta=0.0), k=0.0),
+    # Other mixtures (appendix F, table 4).
+    "se-mbib": Method("SE-MBIB", _on_all(losses.se_mbib), **MBIB),
+    "all-mbib": Method("ALL-MBIB", _on_all(losses.all_mbib), **MBIB),
+    "mbib-x": Method("MBIB from the picture, too", _on_all(losses.mbib), picture=True, **MBIB | FOUR),
+    # MBIB with less balance (table 9).
+    "mbib-no-adjustment": Method("MBIB, class weights only", _on_all(losses.mbib, tau=0.0), **MBIB),
+    "mbib-no-weights": Method("MBIB, logit adjustment only", _on_all(losses.mbib, k=0.0), **MBIB | {"k": None}),
+    "mbib-no-balance": Method("MBIB, no balance", _on_all(losses.mbib, k=0.0, tau=0.0), **MBIB | {"k": None}),
+    # Controls that the paper lacks.
+    "mbib-beta0": Method("MBIB, beta = 0", _on_all(losses.mbib), **MBIB | {"beta": 0.0}),
+    "mbib-deepest": Method("MBIB, z taught by v_3 alone", _on_all(losses.deepest_mbib), **MBIB),
+    "mbib-consistent": Method("MBIB, weights n^-k with n^(1-k)", _consistent, **MBIB | {"k": 0.5}),
 }
 
 
@@ -118,11 +163,6 @@ def named(table: Mapping[str, T], name: str, kind: str) -> T:
     raise ValueError(f"no {kind} is called {name!r}{guess} There are: {', '.join(table)}")
 
 
-def shared_alphas(n: int) -> tuple[float, ...]:
-    """Shares of the n - 1 shallow observations: 0.4 in the proportion 1 : 3 : 5 ... (inferred; n = 3: 0.1, 0.3)."""
-    return tuple(0.4 * (2 * i + 1) / (n - 1) ** 2 for i in range(n - 1))
-
-
 def settle(settings: Settings) -> Settings:
     """`settings` with every empty value filled in, as it is trained, recorded and hashed.
 
@@ -134,7 +174,7 @@ def settle(settings: Settings) -> Settings:
     epochs = settings.epochs if settings.epochs is not None else named(SCHEDULES, schedule, "schedule").epochs
     taps = settings.taps if settings.taps is not None else method.taps
     filled: dict[str, Any] = {"schedule": schedule, "epochs": epochs, "taps": taps}
-    for name in ("alphas", "beta", "k", "gamma"):
+    for name in LOSS_SETTINGS:
         own, asked = getattr(method, name), getattr(settings, name)
         if own is None and asked is not None:
             raise ValueError(f"{settings.method} has no {name}: leave it out")
@@ -150,7 +190,7 @@ def settle(settings: Settings) -> Settings:
 
 def method_of(settings: Settings) -> Method:
     """The method of settled `settings`, with their loss settings in place of the frozen ones."""
-    own = {name: getattr(settings, name) for name in ("taps", "alphas", "beta", "k", "gamma")}
+    own = {name: getattr(settings, name) for name in ("taps", *LOSS_SETTINGS)}
     return replace(named(METHODS, settings.method, "method"), **own)
 
 

@@ -67,7 +67,7 @@ def train(
             torch.manual_seed(settings.seed)
             mean, std = channel_statistics(data.train.x)
             network = method.network(classes, depth=schedule.depth, mean=mean, std=std)
-        network.to(device=device, memory_format=torch.channels_last)
+        network.to(device).to(memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(
             network.parameters(), schedule.rate, schedule.momentum, weight_decay=schedule.weight_decay, fused=True
         )
@@ -196,7 +196,7 @@ def features_of(network: Bottleneck, x: UInt8[Tensor, "n 3 h w"], batch: int = 5
     return {name: torch.cat(values) for name, values in parts.items()}
 
 
-def evaluate(network: Bottleneck, images: Images, data: LongTailed) -> dict[str, Any]:
+def evaluate(network: Bottleneck, images: Images, data: LongTailed, *, adjusted: bool = False) -> dict[str, Any]:
     """Everything a record says of one set of pictures, as plain values; rounded to 6 digits.
 
     `accuracy` (0 to 1): by prediction, over all classes and by shot, means over classes; `by_class` for each
@@ -210,6 +210,8 @@ def evaluate(network: Bottleneck, images: Images, data: LongTailed) -> dict[str,
     logits = {name.removeprefix("logits/"): f for name, f in found.items() if name.startswith("logits/")}
     features = {name.removeprefix("features/"): f for name, f in found.items() if name.startswith("features/")}
     default = default_prediction(logits)
+    if adjusted:
+        logits["adjusted"] = logits[default] - data.counts.to(device).log()
     masks = {shot: mask.to(device) for shot, mask in data.shots.items()}
     rows = {"all": torch.ones_like(y, dtype=torch.bool)} | {shot: mask[y] for shot, mask in masks.items()}
     return _plain(
@@ -231,6 +233,7 @@ def evaluate(network: Bottleneck, images: Images, data: LongTailed) -> dict[str,
 def record_of(run: Trained, data: LongTailed, command: str) -> Record:
     """The record of a finished run. A final run looks at the test set here, once; a run for choosing does not."""
     device = next(run.network.parameters()).device
+    adjusted = method_of(run.settings).adjusted
     record: Record = {
         "run_id": run_id(run.settings),
         "settings": run.settings.plain(),
@@ -251,10 +254,10 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
         "seconds": round(run.seconds, 1),
         "pictures_per_second": round(len(data.train.y) * len(run.history["loss"]) / run.seconds, 1),
         "history": _plain(run.history),
-        "validation": evaluate(run.network, data.validation, data),
+        "validation": evaluate(run.network, data.validation, data, adjusted=adjusted),
     }
     if run.settings.purpose == "final":
-        record["test"] = evaluate(run.network, data.test, data)
+        record["test"] = evaluate(run.network, data.test, data, adjusted=adjusted)
     return record
 
 
