@@ -1,6 +1,7 @@
 """The campaign: makes the wanted runs that have no record yet, side by side, from clean checkouts of their own."""
 
 import itertools
+import signal
 import subprocess
 import sys
 import time
@@ -72,6 +73,7 @@ def campaign(path: Path, *, processes: int = 1, threads: int = 1, root: Path | N
         print("\n".join(command_line(w.settings) for w in todo))
         return 0
     head = clean_commit(records)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminated campaign takes its runs down with it
     running: dict[str, tuple[subprocess.Popen, float]] = {}
     done: set[str] = set()
     failed: list[str] = []
