@@ -53,7 +53,7 @@ class ResNet(nn.Module):
         self.channels = tuple(widths[t - 1] if t else 3 * 32 * 32 for t in taps)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _c _h _w"], ...]:
-        maps = {0: x.reshape(len(x), -1, 1, 1)}
+        maps = {0: x.flatten(1)[:, :, None, None]}
         x = F.relu(self.bn(self.conv(x)))
         for number, block in enumerate(self.blocks, start=1):
             maps[number] = x = block(x)

@@ -1,6 +1,8 @@
 """The campaign: makes the wanted runs that have no record yet, side by side, from clean checkouts of their own."""
 
 import itertools
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from mbib_core.datasets import cache_folder
 from mbib_core.methods import settle
-from mbib_core.results import Settings, command_line, read_record, run_id
+from mbib_core.results import Busy, Settings, command_line, read_record, run_id
 
 RECORD_SUFFIXES = (".json", ".safetensors", ".npz")
 
@@ -42,16 +44,23 @@ def read_wanted(path: Path) -> list[Wanted]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no list {path}; name the list of wanted runs")
     try:
-        entries = tomllib.loads(path.read_text()).get("run", [])
+        content = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is no TOML: {error}") from None
+    entries = content.pop("run", [])
+    if content or not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"{path} must hold [[run]] entries and nothing else{': ' * bool(content)}{', '.join(content)}")
     wanted: list[Wanted] = []
     for number, entry in enumerate(entries, start=1):
         try:
             wanted += [Wanted(settle(Settings.of(one)), bool(entry.get("keep"))) for one in _combinations(entry)]
+            if any(w.settings.folder is not None for w in wanted):
+                raise ValueError("a campaign makes runs on published data: give folders to `mbib train`")
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}, run {number}: {error}") from None
-    return list({w.id: w for w in reversed(wanted)}.values())[::-1]
+    kept = {w.id for w in wanted if w.keep}
+    first = {w.id: w.settings for w in reversed(wanted)}
+    return [Wanted(first[name], name in kept) for name in dict.fromkeys(w.id for w in wanted)]
 
 
 def missing(wanted: list[Wanted], records: Path) -> list[Wanted]:
@@ -65,6 +74,8 @@ def campaign(path: Path, *, processes: int = 1, threads: int = 1, root: Path | N
     A run starts from a worktree at this checkout's commit and, if it was cut, goes on at the commit it started from.
     A run that another process is making is left to it. A dirty checkout is refused: a record must name its code.
     """
+    if processes < 1 or threads < 1:
+        raise ValueError(f"processes and threads must be 1 or more, not {processes} and {threads}")
     records = path.resolve().parent
     wanted = read_wanted(path)
     todo = missing(wanted, records)
@@ -82,6 +93,8 @@ def campaign(path: Path, *, processes: int = 1, threads: int = 1, root: Path | N
             for name, (process, started) in list(running.items()):
                 if process.poll() is not None:
                     del running[name]
+                    if process.returncode == Busy.status:
+                        continue
                     done.add(name)
                     minutes = (time.monotonic() - started) / 60
                     if process.returncode == 0:
@@ -112,17 +125,18 @@ def campaign(path: Path, *, processes: int = 1, threads: int = 1, root: Path | N
 def clean_commit(records: Path) -> str:
     """The commit of the checkout that holds `records`. Raises ValueError if there is none or files differ from it."""
     try:
-        changes = _git(records, "status", "--porcelain", "--untracked-files=all").splitlines()
+        others = [f":(exclude)*{suffix}" for suffix in RECORD_SUFFIXES]  # of this folder; all else counts
+        changes = _git(records, "status", "--porcelain", "--untracked-files=all", "--", ":/", *others).splitlines()
         commit = _git(records, "rev-parse", "HEAD").strip()
     except FileNotFoundError:
         raise ValueError("git is not installed: a campaign records the commit of every run, so it needs git") from None
     except subprocess.CalledProcessError as error:
         raise ValueError(f"{records} is in no git checkout with a commit ({error.stderr.strip()})") from None
-    dirty = [line[3:] for line in changes if not line.endswith(RECORD_SUFFIXES)]
-    if dirty:
+    if changes:
+        names = ", ".join(line[3:] for line in changes[:3]) + (f" and {len(changes) - 3} more" * (len(changes) > 3))
         raise ValueError(
-            f"{len(dirty)} files differ from the last commit ({', '.join(dirty[:3])} ...): commit or stash them, so "
-            f"that a record can name the code it was made with"
+            f"{names} differ from the last commit: commit or stash what changed, so that a record can name the code it "
+            f"was made with"
         )
     return commit
 
@@ -133,19 +147,20 @@ def say(words: str) -> None:
 
 def _start(wanted: Wanted, records: Path, head: str, threads: int, root: Path | None) -> subprocess.Popen:
     checkpoint = _checkpoint_file(wanted.id)
-    commit = _commit_file(wanted.id).read_text().strip() if _commit_file(wanted.id).is_file() else head
-    try:
-        code = _worktree(records, commit)
-    except subprocess.CalledProcessError:
+    resumed = checkpoint.is_file() and _commit_file(wanted.id).is_file()
+    commit = _commit_file(wanted.id).read_text().strip() if resumed else head
+    if not _has_commit(records, commit):
         say(f"commit {commit[:12]} of {wanted.id} is gone: the run starts anew")
         checkpoint.unlink(missing_ok=True)
-        commit, code = head, _worktree(records, head)
-    resumed = checkpoint.is_file()
+        resumed, commit = False, head
+    code = _worktree(records, commit)
     _commit_file(wanted.id).parent.mkdir(parents=True, exist_ok=True)
     _commit_file(wanted.id).write_text(commit)
-    words = command_line(wanted.settings).split()[1:]
+    words = shlex.split(command_line(wanted.settings))[1:]
     words += ["--threads", str(threads), "--out", str(records), "--checkpoints", str(checkpoint.parent)]
     words += ["--features"] if wanted.keep else ["--no-weights"]
+    if "--no-report" in (code / "mbib_core" / "cli.py").read_text():  # a run that goes on may be older than that
+        words += ["--no-report"]
     words += ["--root", str(root.resolve())] if root else []
     _log_file(wanted.id).parent.mkdir(parents=True, exist_ok=True)
     with _log_file(wanted.id).open("ab") as log:
@@ -161,10 +176,36 @@ def _start(wanted: Wanted, records: Path, head: str, threads: int, root: Path | 
 
 def _worktree(repository: Path, commit: str) -> Path:
     folder = cache_folder() / "worktrees" / commit
-    if not (folder / ".git").exists():
-        _git(repository, "worktree", "prune")
-        _git(repository, "worktree", "add", "--detach", "--force", str(folder), commit)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):  # two campaigns may want it at once
+        if not _is_clean(folder, commit):  # not there, cut short, edited, or of a repository that is gone
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                _git(repository, "worktree", "prune")
+                _git(repository, "worktree", "add", "--detach", "--force", "--force", str(folder), commit)
+            except subprocess.CalledProcessError as error:
+                reason = error.stderr.strip().splitlines()[-1]
+                raise OSError(
+                    f"commit {commit[:12]} could not be checked out into {folder} ({reason}): make room there, or name "
+                    f"another folder with MBIB_CACHE"
+                ) from None
     return folder
+
+
+def _is_clean(folder: Path, commit: str) -> bool:
+    try:
+        found = _git(folder, "rev-parse", "--show-toplevel", "HEAD").split("\n")[:2]
+        return found == [str(folder.resolve()), commit] and not _git(folder, "status", "--porcelain")
+    except subprocess.CalledProcessError:
+        return False
+
+
+def _has_commit(repository: Path, commit: str) -> bool:
+    try:
+        _git(repository, "cat-file", "-e", f"{commit}^{{commit}}")
+    except subprocess.CalledProcessError:
+        return False
+    return True
 
 
 def _git(folder: Path, *words: str) -> str:

@@ -1,4 +1,4 @@
-"""`mbib train | evaluate | campaign | table`: the command line."""
+"""`mbib train | evaluate | predict | campaign | table`: the command line."""
 
 import argparse
 import json
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # torch takes seconds to import: only the commands that need it do
+    from collections.abc import Iterable, Iterator
+
     from mbib_core.datasets import LongTailed
     from mbib_core.results import Settings
     from mbib_core.trainer import Trained
@@ -17,14 +19,19 @@ EXAMPLES = """examples:
   mbib train bsce --data cifar100-lt --imbalance 100         the paper's setting: hours on a processor
   mbib table                                                 what was trained, as a table
   mbib evaluate runs/NAME.safetensors                        the test accuracy of saved weights
+  mbib train mbib --data folder:PATH                         your own pictures, one sub-folder a class
+  mbib predict runs/NAME.safetensors PICTURES                the class of each picture, and how sure it is
   mbib campaign --processes 2                                the book's runs that have no record yet"""
 
 
 def main(words: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0, 2 for bad input or a failed run, 130 after Ctrl-C."""
+    """Runs the command line; returns the exit status: 0, 2 for bad input or a failed run, 75 if another process
+    trains the run, 130 after Ctrl-C."""
     args = _parser().parse_args(words)
     try:
-        return args.run(args)
+        status = args.run(args)
+        sys.stdout.flush()  # here a reader that is gone is no error
+        return status
     except KeyboardInterrupt:
         print("\nmbib: stopped; what was saved is kept, and the same command goes on from there", file=sys.stderr)
         return 130
@@ -33,40 +40,59 @@ def main(words: list[str] | None = None) -> int:
         return 0
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"mbib: {error}", file=sys.stderr)
-        return 2
+        return getattr(error, "status", 2)
 
 
 def _train(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
     from mbib_core.datasets import cache_folder, load
     from mbib_core.methods import settle
     from mbib_core.results import command_line, read_record, run_id, write_record
     from mbib_core.trainer import pick_device, record_of, train
 
-    settings = settle(_settings(args))
+    settings, data = settle(_settings(args)), None
+    if settings.folder is not None:  # a run on pictures of one's own is named after the pictures themselves
+        data = load(settings.data, root=args.root)
+        settings = replace(settings, pictures=data.fingerprint)
     name = run_id(settings)
     record_file = args.out / f"{name}.json"
-    if record_file.is_file() and not args.again:
+
+    def made_before() -> bool:
+        if args.again or not record_file.is_file():
+            return False
         record = read_record(record_file)
         print(f"this run was made before; --again trains it anew\n{_summary(record)}\nrecord   {record_file}")
+        return True
+
+    if made_before():
         return 0
     device = pick_device(args.device)
-    data = load(settings.data, imbalance=settings.imbalance, root=args.root)
+    data = data or load(settings.data, imbalance=settings.imbalance, root=args.root)
     checkpoint = (args.checkpoints or cache_folder() / "checkpoints") / f"{name}.pt"
-    if args.again:
-        checkpoint.unlink(missing_ok=True)
     with _lock(checkpoint.with_suffix(".lock"), name):
+        if made_before():  # by another process, while this one was getting ready
+            return 0
+        if args.again:
+            checkpoint.unlink(missing_ok=True)
         run = train(settings, data, device=device, checkpoint=checkpoint, progress=not args.quiet)
         record = record_of(run, data, command_line(settings))
         if not args.no_weights:
-            _write_weights(run, data.classes, args.out / f"{name}.safetensors")
+            _write_weights(run, args.out / f"{name}.safetensors")
         if args.features:
             _write_features(run, data, args.out / f"{name}.npz")
+        if not args.no_report:
+            from mbib_core.report import write_report
+
+            write_report(run, data, record, args.out)
         write_record(record, args.out)
         checkpoint.unlink(missing_ok=True)
     print(_summary(record))
     print(f"record   {record_file}")
     if not args.no_weights:
         print(f"weights  {args.out / name}.safetensors")
+    if not args.no_report:
+        print(f"report   {args.out / name}.md")
     return 0
 
 
@@ -77,13 +103,72 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     run = read_weights(args.weights)
     settings = run.settings
+    if settings.purpose == "choosing" and not args.validation:
+        raise ValueError(f"{args.weights} is of a run for choosing settings, which no test set may judge: --validation")
     data = load(settings.data, imbalance=settings.imbalance, root=args.root)
+    if data.classes != run.classes:
+        raise ValueError(f"{args.weights} knows other classes than {settings.data} has now: {len(run.classes)} of them")
+    if data.fingerprint != settings.pictures:
+        print(
+            f"mbib: warning: the pictures in {settings.data} are not those of the training run: unless they lie in "
+            f"train/ and test/, some of these may have been trained on",
+            file=sys.stderr,
+        )
     images = data.validation if args.validation else data.test
     network = run.network.to(pick_device(args.device))
     found = evaluate(network, images, data, adjusted=method_of(settings).adjusted)
     print(f"{args.weights.name} on {len(images.y)} {'validation' if args.validation else 'test'} pictures")
     print(_accuracy_lines(found))
     return 0
+
+
+def _predict(args: argparse.Namespace) -> int:
+    import csv
+
+    import torch
+
+    from mbib_core.bottleneck import default_prediction
+    from mbib_core.folders import read_file
+    from mbib_core.trainer import features_of, pick_device
+
+    run = read_weights(args.weights)
+    run.network.to(pick_device(args.device))
+    files, status = list(_picture_files(args.pictures)), 0
+    if not files:
+        raise ValueError(f"there is no picture in {', '.join(map(str, args.pictures))}")
+    table = csv.writer(sys.stdout) if args.csv else None
+    if table:
+        table.writerow(["file", "class", "probability", "runner_up", "runner_up_probability"])
+    for start in range(0, len(files), 256):
+        pictures = []
+        for file in files[start : start + 256]:
+            try:
+                pictures.append((file, torch.from_numpy(read_file(file, run.size)[0])))
+            except ValueError as error:
+                print(f"mbib: {error}", file=sys.stderr)
+                status = 2
+        if not pictures:
+            continue
+        found = features_of(run.network, torch.stack([x for _, x in pictures]))
+        logits = {name.removeprefix("logits/"): f for name, f in found.items() if name.startswith("logits/")}
+        best = logits[default_prediction(logits)].softmax(1).topk(2)
+        for (file, _), (p, q), (i, j) in zip(pictures, best.values.tolist(), best.indices.tolist(), strict=True):
+            if table:
+                table.writerow([file, run.classes[i], f"{p:.4f}", run.classes[j], f"{q:.4f}"])
+            else:
+                print(f"{file}: {run.classes[i]} {100 * p:.0f} %, then {run.classes[j]} {100 * q:.0f} %")
+    return status
+
+
+def _picture_files(paths: "Iterable[Path]") -> "Iterator[Path]":
+    """The files themselves, and all that lie in the folders, at any depth, but hidden ones."""
+    from mbib_core.folders import visible
+
+    for path in paths:
+        if path.is_dir():
+            yield from _picture_files(visible(path))
+        else:
+            yield path
 
 
 def _table(args: argparse.Namespace) -> int:
@@ -128,13 +213,14 @@ def _accuracy_lines(found: dict) -> str:
     return "\n".join(lines)
 
 
-def _write_weights(run: "Trained", classes: list[str], path: Path) -> None:
+def _write_weights(run: "Trained", path: Path) -> None:
     from safetensors.torch import save
 
     from mbib_core.results import write_atomically
 
     state = {name: value.detach().cpu().contiguous() for name, value in run.network.state_dict().items()}
-    about = {"settings": json.dumps(run.settings.plain()), "classes": json.dumps(classes)}
+    values = {"settings": run.settings.plain(), "classes": run.classes, "size": run.size}
+    about = {name: json.dumps(value) for name, value in values.items()}
     write_atomically(path, save(state, metadata=about))
 
 
@@ -177,11 +263,12 @@ def read_weights(path: Path) -> "Trained":
             about = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         settings, classes = Settings.of(json.loads(about["settings"])), json.loads(about["classes"])
+        height, width = json.loads(about.get("size", "[32, 32]"))
         network = method_of(settings).network(len(classes), depth=SCHEDULES[str(settings.schedule)].depth)
         network.load_state_dict(state)
     except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise ValueError(f"{path} holds no weights that `mbib train` wrote ({type(error).__name__})") from None
-    return Trained(network.eval(), settings, {}, "float32", 0.0)
+    return Trained(network.eval(), settings, {}, "float32", 0.0, classes=classes, size=(height, width))
 
 
 def _lock(path: Path, name: str):  # type: ignore[no-untyped-def]
@@ -190,6 +277,8 @@ def _lock(path: Path, name: str):  # type: ignore[no-untyped-def]
 
     from filelock import FileLock, Timeout
 
+    from mbib_core.results import Busy
+
     @contextmanager
     def held():  # type: ignore[no-untyped-def]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +286,7 @@ def _lock(path: Path, name: str):  # type: ignore[no-untyped-def]
             with FileLock(path, timeout=0):
                 yield
         except Timeout:
-            raise ValueError(f"{name} is being trained by another process; wait for it, or stop it") from None
+            raise Busy(f"{name} is being trained by another process; wait for it, or stop it") from None
 
     return held()
 
@@ -214,9 +303,11 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train one method on one data set and write its record")
     train.add_argument("method", help="ce, bsce, bib, mbib, ...: an unknown name lists them all")
-    train.add_argument("--data", help="glyphs-lt (default) or cifar100-lt")
-    train.add_argument("--imbalance", type=float, help="largest count over smallest (default 100)")
-    train.add_argument("--schedule", help="paper (200 epochs, ResNet-32), short (60), glyphs (30, ResNet-8)")
+    train.add_argument("--data", help="glyphs-lt (default), cifar100-lt, or folder:PATH with a sub-folder a class")
+    train.add_argument("--imbalance", type=float, help="largest count over smallest (default 100); not of a folder")
+    train.add_argument(
+        "--schedule", help="paper (200 epochs, ResNet-32), short (60), glyphs (30, ResNet-8), folder (100, ResNet-20)"
+    )
     train.add_argument("--epochs", type=int, help="other than the schedule's")
     train.add_argument("--seed", type=int, help="of initial weights and augmentation (default 0)")
     train.add_argument("--alphas", type=float, nargs="*", help="shares of the shallow observations, Eq. 11")
@@ -234,11 +325,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--threads", type=int, help="processor threads (default: all)")
     train.add_argument("--device", help="cuda or cpu (default: the GPU where there is one)")
-    train.add_argument("--root", type=folder, help="folder with cifar-100-python (default $MBIB_DATA, or the cache)")
+    train.add_argument(
+        "--root", type=folder, help="folder with cifar-100-python (default $MBIB_DATA, or the cache); where PATH starts"
+    )
     train.add_argument("--out", type=folder, default=Path("runs"), help="folder of records and weights (default runs)")
     train.add_argument("--checkpoints", type=folder, help="folder where a run is saved while it trains")
     train.add_argument("--again", action="store_true", help="train anew even if there is a record")
     train.add_argument("--no-weights", action="store_true", help="keep the record alone")
+    train.add_argument("--no-report", action="store_true", help="write no page and picture beside the record")
     train.add_argument(
         "--features",
         action="store_true",
@@ -253,6 +347,13 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--device")
     evaluate.add_argument("--root", type=folder)
     evaluate.set_defaults(run=_evaluate)
+
+    predict = commands.add_parser("predict", help="the class of each picture, by saved weights, in float32")
+    predict.add_argument("weights", type=folder, help="a .safetensors file that `mbib train` wrote")
+    predict.add_argument("pictures", type=folder, nargs="+", help="files of any format, or folders of them")
+    predict.add_argument("--csv", action="store_true", help="as a table that a spreadsheet reads")
+    predict.add_argument("--device")
+    predict.set_defaults(run=_predict)
 
     table = commands.add_parser("table", help="records as a table, mean and standard deviation over seeds")
     table.add_argument("folders", type=folder, nargs="*", default=[Path("runs")], help="of records (default runs)")

@@ -1,4 +1,4 @@
-"""What a long-tailed data set is: its counts, its split, its shots; CIFAR-100-LT and the embedded Glyphs-LT."""
+"""What a long-tailed data set is: its counts, its split, its shots; Glyphs-LT, CIFAR-100-LT, your own arrays."""
 
 import hashlib
 import os
@@ -6,14 +6,14 @@ import pickle
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-NAMES = ("glyphs-lt", "cifar100-lt")
+NAMES = ("glyphs-lt", "cifar100-lt", "folder:PATH")
 CIFAR100_MD5 = {
     "train": "16019d7e3df5f24257cddd939b257f8d",
     "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
@@ -32,7 +32,8 @@ class Images(NamedTuple):
 class LongTailed:
     """A long-tailed training set with validation and test pictures of the same classes.
 
-    `flip` says whether a mirrored picture is still one of its class: true of animals, not of letters.
+    `flip` says whether a mirrored picture is still one of its class: true of animals, not of letters. `fingerprint`
+    tells pictures of one's own apart from those that had the same name before; None for a published data set.
     Raises ValueError or TypeError with a sentence if the pictures are not uint8 [N, 3, H, W], the labels are not
     int64 in 0 .. C-1, there are fewer than two classes, or a class has no training picture.
     """
@@ -43,6 +44,7 @@ class LongTailed:
     test: Images
     classes: list[str]
     flip: bool = True
+    fingerprint: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
@@ -76,8 +78,11 @@ def shots(counts: Int[Tensor, " c"]) -> dict[str, Bool[Tensor, " c"]]:
 def long_tailed_counts(largest: int, classes: int, imbalance: float) -> list[int]:
     """n_i = int(n_1 F^(-i / (C - 1))): an exponential profile from `largest` pictures down to `largest` / F.
 
-    Raises ValueError if the imbalance factor F is below 1 or leaves a class without pictures.
+    Raises ValueError if there are fewer than two classes, the imbalance factor F is below 1 or leaves a class without
+    pictures.
     """
+    if classes < 2:
+        raise ValueError(f"a long tail needs two classes or more, not {classes}")
     if not imbalance >= 1:
         raise ValueError(
             f"imbalance factor {imbalance:g} must be 1 or larger: it is the largest count over the smallest"
@@ -113,7 +118,10 @@ def long_tailed_indices(labels: Int[Tensor, " n"], imbalance: float, *, seed: in
 
 
 def load(name: str, *, imbalance: float = 100, root: str | Path | None = None) -> LongTailed:
-    """The long-tailed data set `name`: "glyphs-lt" (embedded) or "cifar100-lt".
+    """The long-tailed data set `name`: "glyphs-lt" (embedded), "cifar100-lt", or "folder:PATH".
+
+    A folder is read by `folders.load_folder`; a relative PATH starts from `root`, where it is given, and `imbalance`
+    does not apply: the folder's own counts are the long tail.
 
     `root` is the folder that holds (or gets) `cifar-100-python`, torchvision's layout; without it $MBIB_DATA or the
     user's cache folder. Validation pictures come from outside the training set: for CIFAR-100-LT all training
@@ -125,7 +133,42 @@ def load(name: str, *, imbalance: float = 100, root: str | Path | None = None) -
         return _glyphs_lt(imbalance)
     if name == "cifar100-lt":
         return _cifar100_lt(imbalance, Path(root or os.environ.get("MBIB_DATA") or cache_folder() / "data"))
-    raise ValueError(f"no data set is called {name!r}: there are {', '.join(NAMES)}")
+    if name.startswith("folder:"):
+        from mbib_core.folders import load_folder
+
+        if name == "folder:":
+            raise ValueError("folder: names no folder: write folder:PATH")
+        return load_folder(Path(root or "") / Path(name.removeprefix("folder:")).expanduser())
+    hint = f"; for the folder of that name write folder:{name}" if Path(name).is_dir() else ""
+    raise ValueError(f"no data set is called {name!r}: there are {', '.join(NAMES)}{hint}")
+
+
+def from_arrays(
+    name: str,
+    *,
+    train: tuple[Any, Any],
+    validation: tuple[Any, Any],
+    test: tuple[Any, Any],
+    classes: list[str] | None = None,
+    flip: bool = True,
+) -> LongTailed:
+    """A data set of your own from three pairs of pictures and labels, NumPy arrays or tensors.
+
+    Pictures are uint8 [N, H, W, 3] or [N, 3, H, W], all of one size (32 x 32 is what the networks are made for), labels
+    whole numbers [N] from 0. Without `classes` the names are the numbers, up to the largest training label. Raises
+    TypeError or ValueError with a sentence on anything else, and as `LongTailed` does.
+    """
+    pairs = {"train": train, "validation": validation, "test": test}
+    parts = {part: Images(*_own_images(f"{name} {part}", *pair)) for part, pair in pairs.items()}
+    sizes = {part: tuple(images.x.shape[2:]) for part, images in parts.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"{name}: the pictures of all parts must have one size (H, W), these have {sizes}")
+    digest = hashlib.sha256()
+    for images in parts.values():
+        digest.update(images.x.numpy().tobytes() + images.y.numpy().tobytes())
+    names = [str(i) for i in range(int(parts["train"].y.max()) + 1)] if classes is None else list(classes)
+    ours = parts["train"], parts["validation"], parts["test"]
+    return LongTailed(name, *ours, names, flip=flip, fingerprint=digest.hexdigest()[:8])
 
 
 def cache_folder() -> Path:
@@ -144,13 +187,29 @@ def channel_statistics(x: UInt8[Tensor, "n 3 h w"]) -> tuple[Float[Tensor, "3"],
     return mean.float(), variance.clamp(min=1).sqrt().float()
 
 
+def _own_images(what: str, x: Any, y: Any) -> tuple[UInt8[Tensor, "n 3 h w"], Int[Tensor, " n"]]:
+    """Pictures and labels of `from_arrays` as the trainer wants them."""
+    x, y = (torch.as_tensor(v if isinstance(v, Tensor) else np.array(v)).detach().cpu() for v in (x, y))
+    if x.dtype != torch.uint8:
+        hint = "; multiply what runs from 0 to 1 by 255, round it, and convert it" if x.is_floating_point() else ""
+        raise TypeError(f"{what}: pictures must be uint8, from 0 to 255, these are {x.dtype}{hint}")
+    first, last = x.dim() == 4 and x.shape[1] == 3, x.dim() == 4 and x.shape[3] == 3
+    if first == last:
+        reason = "either could be the colours" if first else "a grey picture needs its channel three times"
+        raise ValueError(f"{what}: pictures must be [N, H, W, 3] or [N, 3, H, W], these are {list(x.shape)}: {reason}")
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool or y.shape != x.shape[:1]:
+        raise TypeError(f"{what}: labels must be whole numbers [{len(x)}], these are {y.dtype} {list(y.shape)}")
+    if not len(y):
+        raise ValueError(f"{what}: there are no pictures")
+    return (x if first else x.permute(0, 3, 1, 2)).contiguous(), y.long()
+
+
 def _glyphs_lt(imbalance: float) -> LongTailed:
     from mbib_core import glyphs
 
-    parts = {
-        part: Images(torch.from_numpy(x), torch.from_numpy(y)) for part, (x, y) in glyphs.splits(imbalance).items()
-    }
-    return LongTailed("glyphs-lt", classes=list(glyphs.CLASSES), flip=False, **parts)
+    arrays = glyphs.splits(imbalance)
+    train, validation, test = (Images(*map(torch.from_numpy, arrays[part])) for part in ("train", "validation", "test"))
+    return LongTailed("glyphs-lt", train, validation, test, list(glyphs.CLASSES), flip=False)
 
 
 def _cifar100_lt(imbalance: float, root: Path) -> LongTailed:

@@ -4,8 +4,9 @@ The letter shapes lie in ``glyphs.npz``, which ``python -m mbib_core.glyphs`` ma
 carries. Everything after that is integer arithmetic on the frozen stream of ``numpy.random.RandomState``, so the same
 picture has the same bytes on every machine.
 
-The classes are the capitals, the digits and six signs that all 21 faces have. Left out is what cannot be told apart once
-size, position and face say nothing: I (a 1 in some face), 0 (an O), and the small letters, many of which are small capitals.
+The classes are the capitals, the digits and six signs that all 21 faces have. Left out is what cannot be told apart
+once size, position and face say nothing: I (a 1 in some faces), 0 (an O), and the small letters, of which many are
+capitals made small.
 """
 
 import hashlib
@@ -98,18 +99,18 @@ def _draw(label: int, n: int, stream: np.random.RandomState) -> UInt8[np.ndarray
         return (low + (words * (high - low + 1) >> 16))[..., None, None]
 
     face, cover = uniform(0, len(FACES) - 1).ravel(), _shapes()[CHARACTERS.index(CLASSES[label])]
-    ink = _place(cover[face], size=uniform(224, 400), turn=uniform(-180, 180), shear=uniform(-1024, 1024),
-                 right=uniform(-64, 64), down=uniform(-64, 64))  # fmt: skip
+    ink = _place(cover[face], size=uniform(272, 400), turn=uniform(-150, 150), shear=uniform(-700, 700),
+                 right=uniform(-48, 48), down=uniform(-48, 48))  # fmt: skip
 
     # Two colours, one darker than the other in every channel; the letter is either the dark or the light one.
-    dark, step = uniform(0, 127, 3), uniform(40, 127, 3)
+    dark, step = uniform(0, 127, 3), uniform(96, 127, 3)
     ink = np.where(uniform(0, 1) == 1, ink, 255 - ink)
     paint = dark + (step * ink >> 8)
 
     # Light that falls off to one side, then grain.
     ramp = np.arange(1 - SIDE, SIDE, 2, dtype=np.int32)
-    light = uniform(-48, 48) * ramp + uniform(-48, 48) * ramp[:, None] >> 5
-    grain = uniform(8, 48) * noise >> 7
+    light = uniform(-24, 24) * ramp + uniform(-24, 24) * ramp[:, None] >> 5
+    grain = uniform(4, 32) * noise >> 7
     return np.clip(paint + light + grain, 0, 255).astype(np.uint8)
 
 

@@ -144,10 +144,12 @@ class BIBLoss(nn.Module):
 
     def __init__(self, counts: Counts | Sequence[int], *, beta: float, k: float = 0.0, gamma: float = 0.0):
         super().__init__()
-        counts = torch.as_tensor(counts)
+        counts = torch.as_tensor(counts).clone()
         check_counts(counts)
         check_settings(beta=beta, k=k, gamma=gamma)
-        self.register_buffer("counts", counts)
+        # Kept as whole numbers where they are: `model.half()` turns floats, and a million would become infinite.
+        whole = counts.long()
+        self.register_buffer("counts", whole if bool((whole == counts).all()) else counts)
         self.beta, self.k, self.gamma = beta, k, gamma
 
     def forward(self, v_logits: Logits, z_logits: Logits, targets: Targets) -> Scalar:
@@ -179,9 +181,9 @@ def check_counts(counts: Tensor) -> None:
     """Raises ValueError unless `counts` [C] has at least two classes and every class a training picture."""
     if counts.dim() != 1 or len(counts) < 2:
         raise ValueError(f"counts must be one number a class for two classes or more, not shape {list(counts.shape)}")
-    if not bool((counts >= 1).all()):
-        empty = [i for i, n in enumerate(counts.tolist()) if not n >= 1]
-        raise ValueError(f"every class needs a training picture: classes {empty[:5]} have a count below 1")
+    bad = [i for i, n in enumerate(counts.tolist()) if not 1 <= n < float("inf")]
+    if bad:
+        raise ValueError(f"every class needs a training picture: classes {bad[:5]} have a count below 1 or not finite")
 
 
 def check_settings(*, alphas: Sequence[float] = (), beta: float = 0.0, k: float = 0.0, gamma: float = 0.0) -> None:

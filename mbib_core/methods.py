@@ -151,6 +151,7 @@ SCHEDULES: dict[str, Schedule] = {
     "paper": Schedule(depth=32, epochs=200, batch=128),
     "short": Schedule(depth=32, epochs=60, batch=128),
     "glyphs": Schedule(depth=8, epochs=30, batch=64),
+    "folder": Schedule(depth=20, epochs=100, batch=64),  # for some hundred to some ten thousand pictures of one's own
 }
 
 
@@ -170,7 +171,8 @@ def settle(settings: Settings) -> Settings:
     method does not have, and on values out of range.
     """
     method = named(METHODS, settings.method, "method")
-    schedule = settings.schedule or ("glyphs" if settings.data == "glyphs-lt" else "paper")
+    usual = "folder" if settings.folder is not None else {"glyphs-lt": "glyphs"}.get(settings.data, "paper")
+    schedule = settings.schedule or usual
     epochs = settings.epochs if settings.epochs is not None else named(SCHEDULES, schedule, "schedule").epochs
     taps = settings.taps if settings.taps is not None else method.taps
     filled: dict[str, Any] = {"schedule": schedule, "epochs": epochs, "taps": taps}
@@ -196,14 +198,22 @@ def method_of(settings: Settings) -> Method:
 
 def _check(s: Settings) -> None:
     losses.check_settings(alphas=s.alphas or (), beta=s.beta or 0.0, k=s.k or 0.0, gamma=s.gamma or 0.0)
-    even_taps(named(SCHEDULES, str(s.schedule), "schedule").depth, s.taps or 1)
+    of_the_network = (s.taps or 1) - METHODS[s.method].picture
+    even_taps(named(SCHEDULES, str(s.schedule), "schedule").depth, of_the_network)
     if s.alphas is not None and len(s.alphas) != (s.taps or 1) - 1:
         raise ValueError(f"{s.taps} observations need {(s.taps or 1) - 1} alphas, not {len(s.alphas)}: {s.alphas}")
+    if s.folder is not None and s.imbalance != Settings.imbalance:
+        raise ValueError("imbalance does not apply to a folder, whose own counts are the long tail: leave it out")
     for name, value, allowed in (
         ("precision", s.precision, ("auto", "float32", "bfloat16", "float16")),
         ("purpose", s.purpose, ("final", "choosing")),
     ):
         if value not in allowed:
             raise ValueError(f"{name} is {value!r}: it must be one of {', '.join(allowed)}")
-    if (s.epochs or 0) < 1 or s.seed < 0 or s.threads < 0:
-        raise ValueError(f"epochs must be 1 or more, seed and threads 0 or more: {s.epochs}, {s.seed}, {s.threads}")
+    for name, number, least, most in (
+        ("epochs", s.epochs or 0, 1, 10**6),
+        ("seed", s.seed, 0, 2**32 - 1),
+        ("threads", s.threads, 0, 1024),
+    ):
+        if not least <= number <= most:
+            raise ValueError(f"{name} is {number}: it must be a whole number from {least} to {most}")

@@ -18,6 +18,12 @@ def accuracy_by_class(logits: Float[Tensor, "n c"], targets: Int[Tensor, " n"]) 
     return right.double() / targets.bincount(minlength=classes)
 
 
+def confusion(logits: Float[Tensor, "n c"], targets: Int[Tensor, " n"]) -> Int[Tensor, "c c"]:
+    """Pictures of class i (row) that are taken for class j (column)."""
+    classes = logits.shape[1]
+    return (targets * classes + logits.argmax(1)).bincount(minlength=classes**2).view(classes, classes)
+
+
 def by_shot(values: Float[Tensor, " c"], shots: Mapping[str, Bool[Tensor, " c"]]) -> dict[str, float]:
     """Mean of one value a class over all classes and over each shot's, NaN left out; a shot without any is absent."""
     means = {"all": values.nanmean()} | {shot: values[mask].nanmean() for shot, mask in shots.items()}
@@ -85,12 +91,15 @@ def neighbour_accuracy(
 ) -> Float[Tensor, " c"]:
     """Accuracy by class of a vote of each picture's nearest others among `features` (leave one out, Euclidean).
 
-    Measures how well classes hold together, whatever the classifier. Ties go to the smaller label.
+    Measures how well classes hold together, whatever the classifier. Ties go to the smaller label; NaN where a class
+    has no picture, and everywhere if a picture has no other.
     """
+    if len(features) < 2:
+        return torch.full((classes,), float("nan"), dtype=torch.float64, device=features.device)
     votes = []
-    features = features.float()
-    k = min(neighbours, len(features) - 1)
-    for start in range(0, len(features), 1000):
+    features = (features.double() - features.double().mean(0)).float()  # centred, small distances keep their digits
+    k = max(0, min(neighbours, len(features) - 1))
+    for start in range(0, max(1, len(features)), 1000):
         distance = torch.cdist(features[start : start + 1000], features)
         rows = torch.arange(len(distance), device=features.device)
         distance[rows, rows + start] = float("inf")

@@ -8,13 +8,19 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 Record = dict[str, Any]
+
+
+class Busy(ValueError):
+    """Another process trains this run; `mbib train` then ends with this exit status."""
+
+    status = 75
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,12 @@ class Settings:
     precision: str = "auto"  # or float32, bfloat16, float16
     threads: int = 0  # 0: as many as the machine has
     purpose: str = "final"  # or "choosing": validation pictures only, the test set is never touched
+    pictures: str | None = None  # the data's fingerprint, where they are one's own: filled in by `train`
+
+    @property
+    def folder(self) -> str | None:
+        """The path of "folder:PATH"; None for other data."""
+        return self.data.removeprefix("folder:") if self.data.startswith("folder:") else None
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Settings":
@@ -43,8 +55,7 @@ class Settings:
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"{', '.join(unknown)}: no such setting; there are {', '.join(sorted(known))}")
-        alphas = values.get("alphas")
-        return cls(**values | {"alphas": None if alphas is None else tuple(alphas)})
+        return cls(**{name: _checked(name, value) for name, value in values.items()})
 
     def plain(self) -> dict[str, Any]:
         """As plain values, for a record or a checkpoint."""
@@ -55,21 +66,27 @@ class Settings:
 def run_id(settings: Settings) -> str:
     """The name of a run: what it is at a glance, and a hash of all settings but the threads.
 
-    Values that are the default are left out of the hash, so that a setting added later renames no run.
+    Values that are the default are left out of the hash, so that a setting added later renames no run. Of a folder
+    the last name and the pictures count, not the path; its imbalance is its own.
     """
+    name = settings.data if settings.folder is None else f"folder:{Path(settings.folder).name}"
+    settings = replace(settings, data=name)
     defaults, values = Settings().plain(), settings.plain()
     values = {name: v for name, v in values.items() if v != defaults[name] and name != "threads"}
-    values = {name: float(v) if type(v) is int else v for name, v in values.items()}  # 1 and 1.0 are one setting
+    values = {name: _as_floats(v) for name, v in values.items()}  # 1 and 1.0 are one setting
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     data = re.sub(r"[^a-z0-9]+", "-", settings.data.lower()).strip("-")
-    return f"{data}-{settings.imbalance:g}-{settings.method}-{settings.schedule}-s{settings.seed}-{digest}"
+    data += "" if settings.folder is not None else f"-{settings.imbalance:g}"
+    return f"{data}-{settings.method}-{settings.schedule}-s{settings.seed}-{digest}"
 
 
 def command_line(settings: Settings) -> str:
     """The command that makes a run again, every setting of settled `settings` spelled out."""
     words = ["mbib", "train", settings.method]
     for name, value in settings.plain().items():
-        if name == "method" or value in (None, []) or (name, value) in (("precision", "auto"), ("threads", 0)):
+        if name in ("method", "pictures") or (name == "imbalance" and settings.folder is not None):
+            continue
+        if value in (None, []) or (name, value) in (("precision", "auto"), ("threads", 0)):
             continue
         if name == "purpose":
             words += ["--choosing"] if value == "choosing" else []
@@ -93,7 +110,7 @@ def read_record(path: Path) -> Record:
     try:
         record = json.loads(path.read_text())
         digest = record.pop("digest")
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         raise ValueError(f"{path} is not a whole record; delete it, and the run can be made again") from None
     if digest != _digest(record):
         raise ValueError(f"{path} was changed after the run wrote it; restore it or make the run again")
@@ -114,7 +131,8 @@ def settings_of(record: Record) -> dict[str, Any]:
 
 def find(records: Iterable[Record], **settings: Any) -> list[Record]:
     """The records whose settings have these values, by seed: `find(records, data="cifar100-lt", method="ce")`."""
-    kept = [r for r in records if all(settings_of(r)[name] == value for name, value in settings.items())]
+    asked = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    kept = [r for r in records if all(settings_of(r)[name] == value for name, value in asked.items())]
     return sorted(kept, key=lambda r: r["settings"]["seed"])
 
 
@@ -125,12 +143,13 @@ def table(records: Iterable[Record]) -> pd.DataFrame:
     that the data set lacks stays empty.
     """
     rows = []
-    for record in records:
+    for record in {record["run_id"]: record for record in records}.values():  # a run given twice counts once
         settings = settings_of(record)
         part = "test" if settings["purpose"] == "final" else "validation"
         accuracy = record[part]["accuracy"][record[part]["default"]]
         rows.append(
-            {name: _plain(settings[name]) for name in settings if name not in ("seed", "threads", "precision")}
+            {name: _plain(settings[name]) for name in settings if name not in ("seed", "threads")}
+            | ({"imbalance": None} if Settings.of(settings).folder is not None else {})
             | {"on": part}
             | {shot: 100 * accuracy[shot] for shot in ("many", "medium", "few", "all") if shot in accuracy}
         )
@@ -197,6 +216,29 @@ def commit_of_code() -> str:
         return commit + ("+changes" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def _checked(name: str, value: Any) -> Any:
+    """A plain value with the type of its setting. Raises ValueError if it has another."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if name == "alphas" and isinstance(value, list | tuple):
+        return tuple(_checked("each of alphas", alpha) for alpha in value)
+    if name in ("imbalance", "beta", "k", "gamma", "each of alphas"):
+        wants, fits = "a number", number
+    elif name in ("epochs", "seed", "taps", "threads"):
+        wants, fits = "a whole number", number and value == value // 1
+        value = int(value) if fits else value
+    else:
+        wants, fits = ("a list of numbers", False) if name == "alphas" else ("text", isinstance(value, str))
+    if value is not None and not fits:
+        raise ValueError(f"{name} is {value!r}: it must be {wants}")
+    return float(value) if wants == "a number" and value is not None else value
+
+
+def _as_floats(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_floats(v) for v in value]
+    return float(value) if type(value) is int else value
 
 
 def _digest(record: Record) -> str:

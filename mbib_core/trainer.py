@@ -5,7 +5,7 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ CURVE_PICTURES = 20  # of each class, the first ones
 
 @dataclass
 class Trained:
-    """What training leaves: the network in evaluation mode, the settled settings, and the road there."""
+    """What training leaves: the network in evaluation mode, the settled settings, and the road there; the names of
+    the classes and the size (height, width) of the pictures that it takes."""
 
     network: Bottleneck
     settings: Settings
@@ -35,6 +36,8 @@ class Trained:
     precision: str
     seconds: float
     commits: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    size: tuple[int, int] = (32, 32)
 
 
 def train(
@@ -55,7 +58,7 @@ def train(
     Raises ValueError on bad settings or a checkpoint of another run, FloatingPointError if the loss stops being
     finite, OSError if the checkpoint cannot be written.
     """
-    settings = settle(settings)
+    settings = settle(replace(settings, pictures=data.fingerprint))
     method, schedule = method_of(settings), SCHEDULES[str(settings.schedule)]
     epochs, classes = int(settings.epochs or 0), len(data.classes)
     device = pick_device(device)
@@ -68,13 +71,16 @@ def train(
             mean, std = channel_statistics(data.train.x)
             network = method.network(classes, depth=schedule.depth, mean=mean, std=std)
         network.to(device).to(memory_format=torch.channels_last)
+        # Not fused in float16: fused momentum also moves in steps that the scaler skips for overflow (torch 2.15).
+        fused = precision != "float16"
         optimizer = torch.optim.SGD(
-            network.parameters(), schedule.rate, schedule.momentum, weight_decay=schedule.weight_decay, fused=True
+            network.parameters(), schedule.rate, schedule.momentum, weight_decay=schedule.weight_decay, fused=fused
         )
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
         run = Trained(network, settings, {"loss": [], "rate": [], "curve_epoch": [], "curve": []}, precision, 0.0)
         if saved:
             _restore(saved, run, optimizer, scaler)
+        run.classes, run.size = data.classes, (data.train.x.shape[2], data.train.x.shape[3])
         run.commits = list(dict.fromkeys([*run.commits, commit_of_code()]))
         pictures, y = pad(data.train.x.to(device), schedule.padding), data.train.y.to(device)
         counts = data.counts.to(device)
@@ -116,10 +122,14 @@ def train(
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The asked-for device, else the GPU where there is one, else the processor. Raises ValueError without a GPU."""
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if chosen.type == "cuda" and not torch.cuda.is_available():
+    """The asked-for device, else the GPU where there is one, else the processor. Raises ValueError if there is none."""
+    if str(device).startswith("cuda") and not torch.cuda.is_available():
         raise ValueError("device cuda was asked for, but torch sees no GPU here: leave --device out, or say cpu")
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=chosen).cpu()
+    except RuntimeError:
+        raise ValueError(f"torch can use no device {device} here: leave --device out, or say cpu or cuda") from None
     return chosen
 
 
@@ -185,7 +195,7 @@ def features_of(network: Bottleneck, x: UInt8[Tensor, "n 3 h w"], batch: int = 5
     network.eval()
     device = next(network.parameters()).device
     parts: dict[str, list[Tensor]] = {}
-    for start in range(0, len(x), batch):
+    for start in range(0, max(1, len(x)), batch):  # no pictures: one empty batch
         outputs = network(x[start : start + batch].to(device).contiguous(memory_format=torch.channels_last))
         found = {f"logits/{name}": logits for name, logits in predictions(outputs).items()}
         found["features/v"] = outputs.observations[-1]
@@ -284,9 +294,11 @@ def _check_finite(losses: Tensor, epoch: int, settings: Settings, checkpoint: Pa
     bad = (~losses.isfinite()).nonzero().flatten().tolist()
     if bad:
         kept = f" The checkpoint before this epoch is kept in {checkpoint}." if checkpoint else ""
+        strong = [f"{name} than {v:g}" for name in ("beta", "k", "gamma") if (v := getattr(settings, name))]
+        smaller = f"a smaller {' or '.join(strong)}, " if strong else ""
         raise FloatingPointError(
             f"the loss is {float(losses[bad[0]])} at epoch {epoch + 1}, step {bad[0] + 1}: try --precision float32, "
-            f"a smaller beta or k than {settings.beta} and {settings.k}, or look for odd pictures.{kept}"
+            f"{smaller}or look for odd pictures.{kept}"
         )
 
 
@@ -313,6 +325,8 @@ def _read_checkpoint(path: Path, settings: Settings) -> dict[str, Any] | None:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         own = Settings.of(saved["settings"])
+        if missing := {"network", "optimizer", "scaler", "history", "precision", "seconds", "commits"} - saved.keys():
+            raise KeyError(missing)
     except Exception:
         raise ValueError(f"{path} is no whole checkpoint of this program: delete it to start the run anew") from None
     if run_id(own) != run_id(settings):
@@ -325,7 +339,13 @@ def _read_checkpoint(path: Path, settings: Settings) -> dict[str, Any] | None:
 def _restore(
     saved: dict[str, Any], run: Trained, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> None:
-    run.network.load_state_dict(saved["network"])
+    try:
+        run.network.load_state_dict(saved["network"])
+    except RuntimeError:
+        raise ValueError(
+            f"the checkpoint of {run_id(run.settings)} is of other data or of other code (its network has other "
+            f"shapes): delete it to start the run anew"
+        ) from None
     optimizer.load_state_dict(saved["optimizer"])
     scaler.load_state_dict(saved["scaler"])
     run.history, run.seconds, run.commits = saved["history"], saved["seconds"], saved["commits"]

@@ -1,0 +1,174 @@
+"""What a run is worth, for a person: one page of Markdown and one picture beside the record."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from jaxtyping import Int
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+from torch import Tensor
+
+from mbib_core import figures, metrics
+from mbib_core.datasets import LongTailed, shots
+from mbib_core.methods import METHODS
+from mbib_core.results import Record, write_atomically
+from mbib_core.trainer import Trained, features_of
+
+TAIL_ROWS = 50  # classes of the tail that are listed, the rarest first
+TAKEN_FOR = 3  # wrong answers that are named for each
+ALT = "Left: accuracy of each class against its training pictures. Right: how often it is right against how sure it is."
+
+
+def write_report(run: Trained, data: LongTailed, record: Record, folder: Path) -> Path:
+    """Writes `folder/{run_id}.md` and `.png` and returns the first. Raises OSError with a sentence if it cannot."""
+    images = data.test if part_of(record) == "test" else data.validation
+    logits = features_of(run.network, images.x)[f"logits/{record[part_of(record)]['default']}"]
+    name = record["run_id"]
+    write_atomically(folder / f"{name}.png", figures.png(picture(record)))
+    text = report(record, metrics.confusion(logits.cpu(), images.y), about=data.name)
+    write_atomically(folder / f"{name}.md", text.encode())
+    return folder / f"{name}.md"
+
+
+def part_of(record: Record) -> str:
+    """The pictures that a report is about: "test", or "validation" for a run for choosing."""
+    return "test" if "test" in record else "validation"
+
+
+def tail(counts: Int[Tensor, " c"]) -> Int[Tensor, " t"]:
+    """The classes of the tail, rarest first: those of few shots, or the rarest third where there are none."""
+    order = counts.argsort(stable=True)
+    few = shots(counts).get("few")
+    return order[: int(few.sum()) if few is not None else -(-len(counts) // 3)]
+
+
+def report(record: Record, confusion: Int[Tensor, "c c"], *, about: str = "") -> str:
+    """The page, in Markdown; `confusion` [C, C] counts the pictures of class i that were taken for j."""
+    part = part_of(record)
+    found, settings, counts = record[part], record["settings"], torch.tensor(record["counts"])
+    classes, default = [_cell(name) for name in record["classes"]], found["default"]
+    pictures, accuracy, n = confusion.sum(1).tolist(), found["by_class"][default], counts.tolist()
+
+    overall = [
+        [name + (" *" if name == default else ""), *(_percent(values.get(shot)) for shot in ("all", *record["shots"]))]
+        for name, values in found["accuracy"].items()
+    ]
+    by_class = [
+        [classes[i], n[i], pictures[i], _percent(accuracy[i]), _percent(found["posterior_means"][i])]
+        for i in counts.argsort(descending=True, stable=True).tolist()
+    ]
+    rare = tail(counts).tolist()
+    tail_rows = [[classes[i], n[i], f"{confusion[i, i]} of {pictures[i]}", _taken_for(confusion[i], i, classes)]
+                 for i in rare[:TAIL_ROWS]]  # fmt: skip
+    kind = "classes of few shots (below 20 training pictures)" if "few" in record["shots"] else "rarest third"
+    more = f" The {TAIL_ROWS} rarest of {len(rare)}." if len(rare) > TAIL_ROWS else ""
+    calibration = [[shot, *_calibration(values)] for shot, values in found["calibration"].items()]
+    confident, right = _means(found["calibration"]["all"])
+    verdict = "about as often" if abs(confident - right) < 0.03 else "less often" if right < confident else "more often"
+
+    return f"""# {record["run_id"]}
+
+{METHODS[settings["method"]].title} on {about or settings["data"]}: {len(classes)} classes with {max(n)} to {min(n)}
+training pictures, {sum(n)} in all; {settings["epochs"]} epochs in {record["seconds"]:.0f} s.
+Measured on {found["pictures"]} {part} pictures.
+
+{_table(["accuracy in %", "all", *(f"{shot} ({k} classes)" for shot, k in record["shots"].items())], overall)}
+
+Means over classes, so that every class counts the same. Many shots: over 100 training pictures; few: below 20. The
+prediction with a star is the one that counts, here and below. A class of few {part} pictures has a coarse accuracy.
+
+![{ALT}]({record["run_id"]}.png)
+
+## What the tail is taken for
+
+The {kind}, rarest first.{more}
+
+{_table(["class", "training pictures", "right", "most frequent wrong answers"], tail_rows, left=(0, 3))}
+
+## Every class
+
+{_table(["class", "training pictures", f"{part} pictures", "accuracy in %", "mean probability of it in %"], by_class)}
+
+## How far its probabilities can be trusted
+
+On average it gives its answer a probability of {100 * confident:.0f} %, and is right {verdict}: {100 * right:.0f} %
+of the time. The calibration error is the mean distance of the two over bins of confidence.
+
+{_table(["", "pictures", "mean confidence in %", "right in %", "calibration error in %"], calibration)}
+
+Made by `{record["command"]}`.
+"""
+
+
+def picture(record: Record) -> Figure:
+    """Accuracy of each class over its training pictures with each shot's mean; and the reliability diagram."""
+    found = record[part_of(record)]
+    counts = np.array(record["counts"])
+    accuracy = 100 * np.array(found["by_class"][found["default"]], dtype=float)
+    colour = figures.COLOURS.get(record["settings"]["method"], figures.COLOURS["mbib"])
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(figures.STYLE)  # type: ignore[arg-type]
+        figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        left.scatter(counts, accuracy, s=22, color=colour, alpha=0.75, lw=0)
+        for shot, mask in shots(torch.tensor(record["counts"])).items():
+            own = counts[mask.numpy()]
+            if shot in found["accuracy"][found["default"]]:
+                level = 100 * found["accuracy"][found["default"]][shot]
+                left.plot([own.min() / 1.06, own.max() * 1.06], [level] * 2, color=colour, lw=3)
+                left.text(np.sqrt(own.min() * own.max()), level + 2, shot, ha="center", color=figures.FAINT)
+        left.set(xscale="log", ylim=(-3, 105), xlabel="training pictures of the class (log)")
+        left.set(ylabel=f"accuracy on {part_of(record)} pictures (%)")
+        left.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        left.xaxis.set_major_formatter("{x:g}")
+        left.xaxis.set_minor_locator(NullLocator())
+        right.plot([0, 100], [0, 100], color=figures.FAINT, ls="--", lw=1.2)
+        shown = {"all": (colour, "o", "all classes"), "few": (figures.INK, "^", "few shots")}
+        for shot, (ink, marker, label) in shown.items():
+            bins = found["calibration"].get(shot)
+            if bins and any(bins["count"]):
+                values = np.array([bins[name] for name in ("count", "confidence", "accuracy")])
+                count, x, y = values[:, values[0] > 0]
+                area = 12 + 300 * count / count.sum()
+                right.scatter(100 * x, 100 * y, s=area, color=ink, marker=marker, alpha=0.75, lw=0, label=label)
+        right.set(xlabel="how sure it is (%); a larger mark: more pictures", ylabel="how often it is right (%)")
+        right.set(xlim=(0, 103), ylim=(-3, 105))
+        if right.get_legend_handles_labels()[1]:
+            right.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    return figure
+
+
+def _taken_for(row: Int[Tensor, " c"], own: int, classes: list[str]) -> str:
+    wrong = row.clone()
+    wrong[own] = 0
+    order = wrong.argsort(descending=True, stable=True)[:TAKEN_FOR].tolist()
+    return ", ".join(f"{classes[i]} ({wrong[i]})" for i in order if wrong[i] > 0)
+
+
+def _means(bins: dict[str, Any]) -> tuple[float, float]:
+    """Mean confidence and share of right answers of all pictures in the bins of `metrics.calibration`."""
+    count = np.array(bins["count"])
+    return tuple(float(np.dot(bins[name], count) / max(1, count.sum())) for name in ("confidence", "accuracy"))  # type: ignore[return-value]
+
+
+def _calibration(bins: dict[str, Any]) -> list[Any]:
+    n = sum(bins["count"])
+    return [n, *(_percent(value if n else None) for value in (*_means(bins), bins["error"]))]
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _cell(name: str) -> str:
+    """A class name that cannot break a table."""
+    return " ".join(name.split()).replace("|", "\\|")
+
+
+def _table(head: list[str], rows: list[list[Any]], left: tuple[int, ...] = (0,)) -> str:
+    lines = [head, ["---" if i in left else "---:" for i in range(len(head))], *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

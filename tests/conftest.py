@@ -1,0 +1,71 @@
+"""What all tests share: one thread, hypothesis without deadlines, small data sets, and CIFAR-100 where it is."""
+
+import math
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch; a second thread gives less than it costs
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from mbib_core.datasets import Images, LongTailed
+from mbib_core.methods import SCHEDULES, Schedule
+
+torch.set_num_threads(1)
+settings.register_profile("book", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("book")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache folder."""
+    monkeypatch.setenv("MBIB_CACHE", str(tmp_path / "own-cache"))
+
+
+@pytest.fixture(scope="session")
+def cifar_root() -> Path:
+    """The folder that holds `cifar-100-python`: $MBIB_DATA. Without it a test is skipped, on a CI machine it fails."""
+    root = os.environ.get("MBIB_DATA")
+    if root and (Path(root) / "cifar-100-python").is_dir():
+        return Path(root)
+    reason = "CIFAR-100 is not here: set MBIB_DATA to the folder that holds cifar-100-python"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def coloured(counts: list[int], held_out: int = 4, side: int = 8, seed: int = 0) -> LongTailed:
+    """A small long-tailed data set: noise, with a colour of its own for every class."""
+    random = torch.Generator().manual_seed(seed)
+    colours = torch.randint(40, 216, (len(counts), 3, 1, 1), generator=random)
+
+    def images(numbers: list[int]) -> Images:
+        y = torch.tensor([label for label, n in enumerate(numbers) for _ in range(n)], dtype=torch.int64)
+        noise = torch.randint(-40, 40, (len(y), 3, side, side), generator=random)
+        return Images((colours[y] + noise).to(torch.uint8), y)
+
+    held = [held_out] * len(counts)
+    names = [f"colour {i}" for i in range(len(counts))]
+    return LongTailed("coloured", images(counts), images(held), images(held), names)
+
+
+@pytest.fixture
+def tiny_data() -> LongTailed:
+    return coloured([22, 9, 3])
+
+
+@pytest.fixture
+def tiny_schedule(monkeypatch: pytest.MonkeyPatch) -> Schedule:
+    """A schedule named "tiny": ResNet-8, three epochs, batches of 8."""
+    schedule = Schedule(depth=8, epochs=3, batch=8)
+    monkeypatch.setitem(SCHEDULES, "tiny", schedule)
+    return schedule
+
+
+def softmax(logits: list[float]) -> list[float]:
+    """By hand, in Python's float64."""
+    top = max(logits)
+    exponentials = [math.exp(f - top) for f in logits]
+    return [e / math.fsum(exponentials) for e in exponentials]

@@ -1,0 +1,406 @@
+"""Records: what a run is called, how it is written and read, and the table of means over seeds."""
+
+import errno
+import json
+import os
+import shlex
+import subprocess
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mbib_core import cli, results
+from mbib_core.methods import METHODS, named, settle
+from mbib_core.results import (
+    Settings,
+    command_line,
+    find,
+    read_record,
+    read_records,
+    run_id,
+    show_table,
+    table,
+    write_atomically,
+    write_record,
+)
+
+# Names
+
+
+def test_the_name_of_a_run_never_changes() -> None:
+    """Records and checkpoints are found by these names."""
+    paper = settle(Settings(data="cifar100-lt", method="ce"))
+    assert run_id(paper) == "cifar100-lt-100-ce-paper-s0-9eba711b"
+    assert run_id(replace(paper, method="bsce", k=0.0)) == "cifar100-lt-100-bsce-paper-s0-eb249c40"
+    assert run_id(settle(Settings(epochs=1))) == "glyphs-lt-100-mbib-glyphs-s0-e5136174"
+
+
+OTHER: dict[str, Any] = {
+    "data": "cifar100-lt", "imbalance": 50, "method": "bib", "schedule": "short", "epochs": 31, "seed": 1,
+    "alphas": (0.1, 0.4), "beta": 1.5, "k": 0.1, "gamma": 0.1, "taps": 2, "precision": "float32", "purpose": "choosing",
+    "pictures": "0123",
+}  # fmt: skip
+
+
+def test_every_setting_but_the_threads_makes_another_run() -> None:
+    known = {field.name for field in fields(Settings)}
+    assert known == set(OTHER) | {"threads"}, "a new setting needs a line here"
+    settled = settle(Settings())
+    names = [run_id(settled)] + [run_id(replace(settled, **{name: value})) for name, value in OTHER.items()]
+    assert len(set(names)) == len(names)
+    assert run_id(replace(settled, threads=7)) == run_id(settled)
+
+
+def test_a_setting_that_is_added_later_renames_no_run() -> None:
+    """A value that is the default is left out of the hash, so a setting that no run has yet changes no hash."""
+    settings = settle(Settings())
+    as_default = replace(settings, pictures=None, precision="auto", purpose="final", seed=0)
+    assert run_id(settings) == run_id(as_default)
+    old = {name: value for name, value in settings.plain().items() if name not in ("pictures", "purpose")}
+    assert run_id(Settings.of(old)) == run_id(settings), "an old record lacks the newer settings"
+
+
+def test_whole_numbers_and_decimals_are_one_setting() -> None:
+    whole = Settings(imbalance=100, alphas=(0, 1), beta=2, k=0, gamma=1)
+    decimal = Settings(imbalance=100.0, alphas=(0.0, 1.0), beta=2.0, k=0.0, gamma=1.0)
+    assert run_id(whole) == run_id(decimal)
+    assert run_id(Settings.of(whole.plain())) == run_id(decimal)
+
+
+def test_a_name_is_a_plain_file_name() -> None:
+    for data in ("folder:/tmp/My pictures/../x", "a/b", "Ünï"):
+        name = run_id(settle(Settings(data=data, schedule="glyphs")))
+        assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-"), name
+
+
+# Settings
+
+
+def test_settings_survive_json() -> None:
+    settings = settle(Settings(method="mbib", alphas=(0.1, 0.2), seed=3))
+    assert Settings.of(json.loads(json.dumps(settings.plain()))) == settings
+
+
+def test_an_unknown_setting_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match="betta: no such setting; there are alphas, beta, data"):
+        Settings.of({"betta": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wants"),
+    [
+        ("beta", "1", "a number"),
+        ("k", True, "a number"),
+        ("imbalance", [100], "a number"),
+        ("epochs", 2.5, "a whole number"),
+        ("seed", "zero", "a whole number"),
+        ("taps", float("nan"), "a whole number"),
+        ("threads", float("inf"), "a whole number"),
+        ("method", 3, "text"),
+        ("data", ["glyphs-lt"], "text"),
+        ("alphas", 0.1, "a list of numbers"),
+        ("alphas", "0.1", "a list of numbers"),
+        ("alphas", [0.1, "x"], "a number"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_by_name(name: str, value: Any, wants: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is .*: it must be {wants}"):
+        Settings.of({name: value})
+
+
+@pytest.mark.parametrize(
+    ("given_", "sentence"),
+    [
+        ({"method": "mibb"}, "no method is called 'mibb'; did you mean mbib"),
+        ({"schedule": "papers"}, "no schedule is called 'papers'; did you mean paper"),
+        ({"precision": "fp16"}, "precision is 'fp16': it must be one of auto, float32, bfloat16, float16"),
+        ({"purpose": "test"}, "purpose is 'test': it must be one of final, choosing"),
+        ({"epochs": 0}, "epochs is 0: it must be a whole number from 1"),
+        ({"seed": -1}, "seed is -1: it must be a whole number from 0"),
+        ({"seed": 2**70}, "seed is 1180591620717411303424: it must be a whole number from 0"),
+        ({"threads": -2}, "threads is -2: it must be a whole number from 0"),
+        ({"beta": -1.0}, "beta is -1.0: it must be a finite number, 0 or larger"),
+        ({"k": float("nan")}, "k is nan: it must be a finite number"),
+        ({"alphas": (0.9, 0.9)}, "sum to at most 1"),
+        ({"alphas": (0.1,)}, "3 observations need 2 alphas, not 1"),
+        ({"taps": 4}, "ResNet-8 has 3 blocks: ask for 1 to 3 observations, not 4"),
+        ({"method": "ce", "beta": 1.0}, "ce has no beta: leave it out"),
+        ({"method": "bib", "taps": 2}, "bib has 1 observation: leave taps out"),
+    ],
+)
+def test_settings_out_of_range_are_refused_with_a_sentence(given_: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        settle(Settings(**given_))
+
+
+def test_settling_fills_in_what_was_left_empty_and_nothing_else() -> None:
+    settled = settle(Settings(beta=3.0))
+    assert (settled.schedule, settled.epochs, settled.taps, settled.alphas) == ("glyphs", 30, 3, (0.1, 0.3))
+    assert (settled.beta, settled.k, settled.gamma) == (3.0, 0.0, 0.0)
+    assert settle(settled) == settled
+    assert settle(Settings(data="cifar100-lt")).epochs == 200
+    assert settle(Settings(data="cifar100-lt", taps=4)).alphas == pytest.approx((0.4 / 9, 1.2 / 9, 2.0 / 9))
+    ce = settle(Settings(method="ce"))
+    assert (ce.alphas, ce.beta, ce.k, ce.gamma, ce.taps) == (None, None, None, None, 1)
+
+
+def test_a_name_that_is_like_no_other_is_answered_with_all() -> None:
+    with pytest.raises(ValueError, match=r"no method is called 'qqqqq'.*ce, bsce"):
+        named(METHODS, "qqqqq", "method")
+
+
+# The command of a run
+
+
+def parsed(command: str) -> Settings:
+    words = shlex.split(command)
+    assert words[0] == "mbib"
+    return settle(cli._settings(cli._parser().parse_args(words[1:])))
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("data", ["glyphs-lt", "cifar100-lt"])
+def test_the_recorded_command_makes_the_same_run_again(method: str, data: str) -> None:
+    settings = settle(Settings(method=method, data=data))
+    assert parsed(command_line(settings)) == settings
+    odd = settle(replace(settings, seed=2, imbalance=12.5, purpose="choosing", precision="float32", threads=3))
+    assert parsed(command_line(odd)) == odd
+
+
+numbers = st.floats(0, 1e6) | st.floats(0, 1e-6) | st.integers(0, 10).map(float)
+
+
+@given(st.data(), numbers, numbers, numbers, st.floats(1, 1e7), st.integers(0, 2**32 - 1))
+def test_odd_numbers_survive_the_recorded_command(
+    data: st.DataObject, beta: float, k: float, gamma: float, imbalance: float, seed: int
+) -> None:
+    taps = data.draw(st.integers(1, 5))
+    alphas = tuple(data.draw(st.lists(st.floats(0, 1 / taps), min_size=taps - 1, max_size=taps - 1)))
+    settings = settle(
+        Settings(
+            data="cifar100-lt", imbalance=imbalance, alphas=alphas, beta=beta, k=k, gamma=gamma, taps=taps, seed=seed
+        )
+    )
+    again = parsed(command_line(settings))
+    assert again == settings
+    assert run_id(again) == run_id(settings)
+
+
+def test_a_command_with_a_path_that_needs_quotes_survives() -> None:
+    settings = settle(Settings(data="folder:/tmp/my pictures/it's", schedule="glyphs"))
+    assert parsed(command_line(settings)).data == settings.data
+
+
+# Records
+
+
+def made(folder: Path | None = None, **settings: Any) -> dict[str, Any]:
+    """A record as a run would leave it, with made-up accuracies."""
+    accuracy = settings.pop("accuracy", {"many": 0.5, "few": 0.1, "all": 0.3})
+    settled = settle(Settings(**settings))
+    part = {"default": "v", "accuracy": {"v": accuracy}, "pictures": 100}
+    record = {"run_id": run_id(settled), "settings": settled.plain(), "validation": part}
+    record |= {"test": part} if settled.purpose == "final" else {}
+    if folder:
+        write_record(record, folder)
+    return record
+
+
+def test_a_record_survives_the_disk(tmp_path: Path) -> None:
+    record = made(tmp_path, method="ce", accuracy={"all": 1 / 3})
+    assert os.listdir(tmp_path) == [record["run_id"] + ".json"]
+    assert read_record(tmp_path / f"{record['run_id']}.json") == record
+    assert read_records(tmp_path) == [record]
+
+
+def test_a_record_that_was_edited_by_hand_is_refused(tmp_path: Path) -> None:
+    record = made(tmp_path, method="ce")
+    path = tmp_path / f"{record['run_id']}.json"
+    content = path.read_text()
+    for before, after in (("0.3", "0.4"), ('"seed": 0', '"seed": 1'), ('"pictures": 100', '"pictures": 101')):
+        assert before in content
+        path.write_text(content.replace(before, after, 1))
+        with pytest.raises(ValueError, match=r"json was changed after the run wrote it; restore it or make the run"):
+            read_record(path)
+    path.write_text(json.dumps(json.loads(content), indent=4))
+    assert read_record(path) == record, "another layout is the same record"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "[1, 2]", "3", "null", '"text"', "{}", '{"digest": 1}', "\xff"])
+def test_a_file_that_is_no_whole_record_is_refused_with_what_to_do(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(content.encode("latin1"))
+    with pytest.raises(ValueError, match=r"x\.json (is not a whole record; delete it|was changed after)"):
+        read_record(path)
+
+
+def test_numbers_that_json_cannot_hold_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_record({"run_id": "x", "loss": float("nan")}, tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_of_records_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*; `mbib train` writes records"):
+        read_records(tmp_path / "none")
+
+
+def test_records_are_found_by_settings_in_the_order_of_their_seeds() -> None:
+    records = [made(method=m, seed=s, epochs=3) for s in (2, 0, 1) for m in ("mbib", "ce")]
+    assert [r["settings"]["seed"] for r in find(records, method="ce")] == [0, 1, 2]
+    assert len(find(records, alphas=(0.1, 0.3))) == len(find(records, alphas=[0.1, 0.3])) == 3
+    assert find(records, method="mbib", seed=7) == []
+    del records[0]["settings"]["precision"]
+    assert len(find(records, precision="auto")) == 6, "an old record has a newer setting's default"
+
+
+# Files
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "new folder" / "file"
+    write_atomically(path, b"before")
+    for name, error in (
+        ("fsync", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
+        ("replace", PermissionError(errno.EROFS, os.strerror(errno.EROFS))),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, lambda *_, error=error: (_ for _ in ()).throw(error))
+            with pytest.raises(
+                OSError, match=rf"file could not be written \({error.strerror}\); what was there before"
+            ):
+                write_atomically(path, b"after")
+        assert path.read_bytes() == b"before"
+        assert os.listdir(path.parent) == ["file"]
+    write_atomically(path, b"after")
+    assert path.read_bytes() == b"after"
+
+
+def test_the_content_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = []
+    fsync, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda f: (order.append("sync"), fsync(f)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append("rename"), rename(a, b)))
+    write_atomically(tmp_path / "file", b"content")
+    assert order == ["sync", "rename"]
+
+
+# The table
+
+
+def test_the_table_has_mean_and_deviation_over_seeds() -> None:
+    accuracies = {0: (0.50, 0.10), 1: (0.54, 0.13), 2: (0.61, 0.10)}
+    records = [
+        made(method="ce", seed=s, accuracy={"many": many, "all": (many + few) / 2, "few": few})
+        for s, (many, few) in accuracies.items()
+    ]
+    records.append(made(method="mbib", accuracy={"many": 0.6, "all": 0.4, "few": 0.2}))
+    frame = table(records)
+    assert frame[("method", "")].tolist() == ["ce", "mbib"]
+    assert frame[("seeds", "")].tolist() == [3, 1]
+    for shot, column in (("many", 0), ("few", 1)):
+        values = pd.Series([100 * a[column] for a in accuracies.values()])
+        assert frame[(shot, "mean")][0] == pytest.approx(values.mean())
+        assert frame[(shot, "std")][0] == pytest.approx(values.std(ddof=1))
+    assert pd.isna(frame[("all", "std")][1]), "one seed has no deviation"
+    text = show_table(frame)
+    assert "55.0 ± 5.6" in text
+    assert "60.0  " in text.replace("\n", "  ")
+
+
+def test_runs_that_differ_in_more_than_the_seed_have_rows_of_their_own() -> None:
+    base = made(method="mbib")
+    others = [
+        made(method="mbib", **{name: value})
+        for name, value in OTHER.items()
+        if name not in ("seed", "method", "taps", "pictures", "data")
+    ]
+    frame = table([base, *others])
+    assert frame[("seeds", "")].tolist() == [1] * (len(others) + 1)
+
+
+def test_the_same_run_given_twice_counts_once() -> None:
+    record = made(method="ce")
+    assert table([record, record])[("seeds", "")].tolist() == [1]
+
+
+def test_a_run_for_choosing_shows_its_validation_accuracy_in_a_row_of_its_own() -> None:
+    final = made(method="ce")
+    final["validation"] = {"default": "v", "accuracy": {"v": {"all": 0.99}}, "pictures": 9}
+    chosen = made(method="ce", purpose="choosing", accuracy={"all": 0.25})
+    frame = table([final, chosen])
+    assert frame[("on", "")].tolist() == ["test", "validation"]
+    assert frame[("all", "mean")].tolist() == pytest.approx([30, 25])
+
+
+def test_the_table_shows_the_default_prediction() -> None:
+    record = made(method="mbib")
+    accuracy = {"v": {"all": 0.1}, "z": {"all": 0.2}, "mean": {"all": 0.3}}
+    record["test"] = {"default": "mean", "accuracy": accuracy, "pictures": 9}
+    assert table([record])[("all", "mean")].tolist() == pytest.approx([30])
+
+
+def test_a_shot_that_a_data_set_lacks_stays_empty() -> None:
+    with_few = made(method="ce", accuracy={"many": 0.5, "few": 0.1, "all": 0.3})
+    without = made(method="ce", imbalance=10, accuracy={"many": 0.5, "all": 0.5})
+    frame = table([with_few, without])
+    assert pd.isna(frame[("few", "mean")][1])
+    rows = show_table(frame).splitlines()
+    assert "nan" not in "\n".join(rows).lower()
+    assert rows[2].split()[-3:] == ["50.0", "50.0", "1"]
+
+
+def test_the_text_names_a_setting_only_where_rows_differ_in_it() -> None:
+    records = [made(method="mbib"), made(method="mbib", beta=2.0)]
+    header = show_table(table(records)).splitlines()[0].split()
+    assert "beta" in header
+    assert "gamma" not in header
+    assert show_table(table([])) == "no records"
+
+
+# The commit
+
+
+def test_a_commit_is_named_with_its_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "mbib_core"
+    package.mkdir()
+    (package / "results.py").write_text("first")
+    monkeypatch.setattr(results, "__file__", str(package / "results.py"))
+    assert results.commit_of_code() == "unknown", "no repository"
+
+    def git(*words: str) -> str:
+        own = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        return subprocess.run(["git", *own, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    git("init", "-q")
+    assert results.commit_of_code() == "unknown", "nothing committed"
+    git("add", ".")
+    git("commit", "-qm", "one")
+    head = git("rev-parse", "--short=12", "HEAD").strip()
+    assert results.commit_of_code() == head
+    (tmp_path / "notes.txt").write_text("outside the package")
+    assert results.commit_of_code() == head
+    (package / "results.py").write_text("second")
+    assert results.commit_of_code() == head + "+changes"
+
+
+def test_a_package_that_no_repository_tracks_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installed in a virtual environment inside somebody's own checkout."""
+    own = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for words in (["init", "-q"], ["commit", "-qm", "one", "--allow-empty"]):
+        subprocess.run(["git", *own, *words], cwd=tmp_path, check=True)
+    package = tmp_path / "venv" / "mbib_core"
+    package.mkdir(parents=True)
+    (package / "results.py").write_text("")
+    monkeypatch.setattr(results, "__file__", str(package / "results.py"))
+    assert results.commit_of_code() == "unknown"
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert results.commit_of_code() == "unknown"

@@ -1,0 +1,671 @@
+"""The trainer: augmentation, order and schedule; and runs that are cut, resumed, refused, or go wrong."""
+
+import math
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import coloured
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mbib_core import trainer
+from mbib_core.datasets import Images, LongTailed
+from mbib_core.methods import METHODS, SCHEDULES, Method, Schedule, method_of
+from mbib_core.results import Settings, command_line, run_id, write_record
+from mbib_core.trainer import Trained, augment, batches, evaluate, features_of, pad, pick_device, pick_precision, train
+
+CPU = torch.device("cpu")
+TINY = Settings(data="coloured", method="mbib", schedule="tiny", precision="float32", threads=1)
+
+
+def same_bits(one: Trained, other: Trained) -> bool:
+    a, b = one.network.state_dict(), other.network.state_dict()
+    return one.history == other.history and list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def quietly(settings: Settings, data: LongTailed, **more: Any) -> Trained:
+    return train(settings, data, device="cpu", progress=False, **more)
+
+
+# Augmentation
+
+
+@given(st.integers(1, 4), st.integers(2, 7), st.integers(2, 7), st.integers(0, 4), st.integers(0, 10**6))
+def test_augmentation_is_a_crop_of_each_zero_padded_picture_then_a_flip(
+    n: int, height: int, width: int, padding: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8, generator=generator)
+    index = torch.randint(0, n, (5,), generator=generator)
+    crop = torch.randint(0, 2 * padding + 1, (5, 2), generator=generator)
+    flip = torch.rand(5, generator=generator) < 0.5
+    found = augment(pad(x, padding), index, crop, flip, padding)
+    assert found.shape == (5, 3, height, width)
+    assert found.dtype == torch.uint8
+    for b in range(5):
+        down, right = crop[b].tolist()
+        for c in range(3):
+            for i in range(height):
+                for j in range(width):
+                    column = width - 1 - j if flip[b] else j
+                    row, column = i + down - padding, column + right - padding
+                    inside = 0 <= row < height and 0 <= column < width
+                    expected = int(x[index[b], c, row, column]) if inside else 0
+                    assert int(found[b, c, i, j]) == expected
+
+
+def test_padding_is_black_before_normalising() -> None:
+    """What the network sees outside the picture is (0 - mean) / std, as torchvision's crop before ToTensor gives."""
+    x = torch.full((1, 3, 4, 4), 255, dtype=torch.uint8)
+    corner = augment(pad(x, 4), torch.tensor([0]), torch.tensor([[0, 0]]), torch.tensor([False]), 4)
+    assert corner.unique().tolist() == [0]
+    network = METHODS["ce"].network(2, depth=8, mean=(100.0,) * 3, std=(50.0,) * 3).eval()
+    seen = []
+    network.backbone.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        network(corner)
+    assert seen[0].unique().tolist() == [-2.0]
+
+
+def test_an_augmented_batch_lies_channels_last_in_memory() -> None:
+    found = augment(pad(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), 4), *first_batch(4), 4)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def first_batch(n: int) -> tuple[Tensor, Tensor, Tensor]:
+    return next(batches(n, Schedule(8, 1, n), True, 0, 0, CPU))
+
+
+def test_every_crop_and_both_mirrorings_are_reached_about_equally_often() -> None:
+    _, crop, flip = first_batch(20_000)
+    seen = (9 * crop[:, 0] + crop[:, 1]).bincount(minlength=81)
+    assert len(seen) == 81
+    assert 150 < int(seen.min()) <= int(seen.max()) < 350, "247 on average"
+    assert 0.48 < float(flip.float().mean()) < 0.52
+
+
+def test_pictures_that_may_not_be_mirrored_are_not() -> None:
+    assert not any(bool(flip.any()) for _, _, flip in batches(100, Schedule(8, 1, 16), False, 0, 0, CPU))
+
+
+# Order
+
+
+@given(st.integers(2, 200), st.integers(2, 64), st.integers(0, 50), st.integers(0, 300))
+def test_an_epoch_takes_every_picture_once_unless_one_would_be_alone(n: int, batch: int, seed: int, epoch: int) -> None:
+    found = list(batches(n, Schedule(8, 1, batch), True, seed, epoch, CPU))
+    order = torch.cat([index for index, _, _ in found])
+    assert len(order.unique()) == len(order) == (n - 1 if n % batch == 1 else n)
+    assert 0 <= int(order.min()) <= int(order.max()) < n
+    for index, crop, flip in found:
+        assert 2 <= len(index) <= batch
+        assert (crop.shape, flip.shape) == ((len(index), 2), (len(index),))
+
+
+def test_batches_come_from_seed_and_epoch_alone() -> None:
+    def order(seed: int, epoch: int) -> list[Any]:
+        torch.manual_seed(time.time_ns())
+        return [[part.tolist() for part in batch] for batch in batches(50, Schedule(8, 1, 16), True, seed, epoch, CPU)]
+
+    assert order(3, 7) == order(3, 7)
+    assert order(3, 7) != order(3, 8)
+    assert order(3, 7) != order(4, 7)
+
+
+# Schedule
+
+
+def test_the_learning_rate_of_the_papers_recipe_is_cao_2019s() -> None:
+    schedule = SCHEDULES["paper"]
+    assert (schedule.depth, schedule.epochs, schedule.batch) == (32, 200, 128)
+    assert (schedule.rate, schedule.momentum, schedule.weight_decay, schedule.padding) == (0.1, 0.9, 3e-4, 4)
+    for epoch in range(1, 201):  # the published code counts from 1
+        if epoch <= 5:
+            expected = 0.1 * epoch / 5
+        elif epoch > 180:
+            expected = 0.1 * 0.0001
+        elif epoch > 160:
+            expected = 0.1 * 0.01
+        else:
+            expected = 0.1
+        assert schedule.learning_rate(epoch - 1, 200) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5, 10, 30, 60, 90, 100])
+def test_a_shorter_schedule_keeps_the_shape(epochs: int) -> None:
+    rates = [SCHEDULES["paper"].learning_rate(epoch, epochs) for epoch in range(epochs)]
+    assert max(rates) == pytest.approx(0.1)
+    assert all(0 < rate <= 0.1 + 1e-12 for rate in rates)
+    if epochs >= 10:
+        assert [sum(math.isclose(r, x) for r in rates) for x in (1e-3, 1e-5)] == [epochs // 10, epochs // 10]
+
+
+def test_the_rate_that_was_used_is_the_schedules(tiny_data: LongTailed, tiny_schedule: Schedule) -> None:
+    run = quietly(replace(TINY, epochs=4), tiny_data)
+    assert run.history["rate"] == [tiny_schedule.learning_rate(epoch, 4) for epoch in range(4)]
+
+
+# Precision and device
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [
+        ("flags : fpu avx2 avx512f avx512_bf16", "bfloat16"),
+        ("flags : fpu amx_bf16 amx_tile", "bfloat16"),
+        ("flags : fpu avx2 avx512f", "float32"),
+        ("", "float32"),
+    ],
+)
+def test_a_processor_computes_in_bfloat16_only_where_it_does_so_natively(
+    monkeypatch: pytest.MonkeyPatch, flags: str, precision: str
+) -> None:
+    monkeypatch.setattr(Path, "is_file", lambda self: str(self) == "/proc/cpuinfo")
+    monkeypatch.setattr(Path, "read_text", lambda self: flags)
+    assert pick_precision("auto", CPU) == precision
+    assert pick_precision("float16", CPU) == "float16", "what was asked for is taken"
+
+
+def test_a_machine_without_cpuinfo_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_file", lambda self: False)
+    assert pick_precision("auto", CPU) == "float32"
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "float16"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")])
+def test_a_gpu_computes_in_bfloat16_from_capability_8(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    assert pick_precision("auto", torch.device("cuda")) == precision
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device() == CPU
+    with pytest.raises(ValueError, match="torch sees no GPU here: leave --device out, or say cpu"):
+        pick_device("cuda:1")
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta", "cpu:x", "0x"])
+def test_a_device_that_cannot_compute_is_refused(device: str) -> None:
+    with pytest.raises(ValueError, match=f"torch can use no device {device} here: leave --device out"):
+        pick_device(device)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_every_precision_trains_and_keeps_float32_weights(
+    tiny_data: LongTailed, tiny_schedule: Schedule, precision: str
+) -> None:
+    run = quietly(replace(TINY, precision=precision, epochs=2), tiny_data)
+    assert run.precision == precision
+    assert {p.dtype for p in run.network.parameters()} == {torch.float32}
+    assert all(math.isfinite(loss) for loss in run.history["loss"])
+
+
+# A run
+
+
+@pytest.fixture
+def whole(tiny_data: LongTailed, tiny_schedule: Schedule) -> Trained:
+    return quietly(TINY, tiny_data)
+
+
+def test_a_run_leaves_its_history_and_a_network_in_evaluation_mode(whole: Trained) -> None:
+    assert [len(whole.history[name]) for name in ("loss", "rate", "curve")] == [3, 3, 3]
+    assert whole.history["curve_epoch"] == [1, 2, 3]
+    assert set(whole.history["curve"][0]) == {"all", "medium", "few"}
+    assert not whole.network.training
+    assert whole.seconds > 0
+    assert whole.settings.alphas == (0.1, 0.3)
+    assert len(whole.commits) == 1
+
+
+def test_a_run_is_repeated_to_the_same_bits_and_another_seed_is_another_run(
+    whole: Trained, tiny_data: LongTailed
+) -> None:
+    assert same_bits(whole, quietly(TINY, tiny_data))
+    assert not same_bits(whole, quietly(replace(TINY, seed=1), tiny_data))
+
+
+def test_a_run_learns_colours(tiny_schedule: Schedule) -> None:
+    data = coloured([60, 40, 30], held_out=20, seed=3)
+    run = quietly(replace(TINY, method="bsce", epochs=12), data)
+    assert evaluate(run.network, data.test, data)["accuracy"]["v"]["all"] > 0.8
+
+
+def test_a_last_batch_of_a_single_picture_is_no_obstacle(tiny_schedule: Schedule) -> None:
+    data = coloured([22, 8, 3])
+    assert len(data.train.y) % tiny_schedule.batch == 1
+    assert len(quietly(TINY, data).history["loss"]) == 3
+
+
+def test_two_pictures_are_enough_to_train_on(tiny_schedule: Schedule) -> None:
+    assert len(quietly(TINY, coloured([1, 1])).history["loss"]) == 3
+
+
+def test_training_leaves_the_callers_random_numbers_and_threads_alone(tiny_schedule: Schedule) -> None:
+    threads = torch.get_num_threads()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    quietly(replace(TINY, threads=2, epochs=1), coloured([1, 1]))
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == threads
+
+
+def test_threads_are_given_back_also_when_a_run_fails(tiny_schedule: Schedule) -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(FloatingPointError):
+        quietly(replace(TINY, method=broken_method(0)[0], threads=2), coloured([1, 1]))
+    assert torch.get_num_threads() == before
+
+
+def test_a_result_does_not_depend_on_what_was_drawn_before(whole: Trained, tiny_data: LongTailed) -> None:
+    torch.manual_seed(99)
+    assert same_bits(whole, quietly(TINY, tiny_data))
+
+
+# The loss goes wrong
+
+
+def broken_method(step: int, value: float = float("nan"), **settings: Any) -> tuple[str, Method]:
+    """A method whose loss becomes `value` at the given step, counted over the whole run."""
+    steps = iter(range(10**6))
+
+    def objective(o: Any, y: Tensor, **_own: Any) -> Tensor:
+        loss = torch.nn.functional.cross_entropy(o.v_logits[-1], y)
+        return loss * value if next(steps) >= step else loss
+
+    METHODS["broken"] = Method("broken", objective, with_z=False, **settings)
+    return "broken", METHODS["broken"]
+
+
+@pytest.fixture(autouse=True)
+def no_broken_method_stays() -> Any:
+    yield
+    METHODS.pop("broken", None)
+
+
+def test_a_loss_that_is_no_number_is_reported_with_epoch_and_step(
+    tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path
+) -> None:
+    steps = math.ceil(len(tiny_data.train.y) / 8)
+    name, _ = broken_method(steps + 2)
+    checkpoint = tmp_path / "run.pt"
+    with pytest.raises(FloatingPointError) as caught:
+        quietly(replace(TINY, method=name), tiny_data, checkpoint=checkpoint)
+    assert str(caught.value) == (
+        "the loss is nan at epoch 2, step 3: try --precision float32, or look for odd pictures. "
+        f"The checkpoint before this epoch is kept in {checkpoint}."
+    )
+    assert len(torch.load(checkpoint, weights_only=True)["history"]["loss"]) == 1
+
+
+def test_an_infinite_loss_names_the_settings_that_could_be_smaller(
+    tiny_data: LongTailed, tiny_schedule: Schedule
+) -> None:
+    name, _ = broken_method(0, float("inf"), beta=1.0, k=0.0)
+    with pytest.raises(FloatingPointError, match=r"the loss is inf at epoch 1, step 1: .* a smaller beta than 4, or"):
+        quietly(replace(TINY, method=name, beta=4.0), tiny_data)
+
+
+# Cut and resumed
+
+
+class Cut(Exception):
+    pass
+
+
+def cut_after(epochs: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the epoch after `epochs` raise in its first step."""
+    real = trainer.batches
+
+    def cut(n: int, schedule: Schedule, flip: bool, seed: int, epoch: int, device: torch.device) -> Any:
+        if epoch >= epochs:
+            raise error
+        return real(n, schedule, flip, seed, epoch, device)
+
+    monkeypatch.setattr(trainer, "batches", cut)
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 2])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Cut()], ids=["Ctrl-C", "error"])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
+    whole: Trained, tiny_data: LongTailed, tmp_path: Path, epochs: int, error: BaseException
+) -> None:
+    checkpoint = tmp_path / "run.pt"
+    with pytest.MonkeyPatch.context() as patch:
+        cut_after(epochs, error, patch)
+        with pytest.raises(type(error)):
+            quietly(TINY, tiny_data, checkpoint=checkpoint)
+    assert checkpoint.is_file() is (epochs > 0)
+    assert same_bits(whole, quietly(TINY, tiny_data, checkpoint=checkpoint))
+
+
+def test_a_finished_run_is_not_trained_again(
+    whole: Trained, tiny_data: LongTailed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tmp_path / "run.pt"
+    first = quietly(TINY, tiny_data, checkpoint=checkpoint)
+    cut_after(0, Cut(), monkeypatch)
+    again = quietly(TINY, tiny_data, checkpoint=checkpoint)
+    assert same_bits(whole, again)
+    assert again.seconds == first.seconds
+    assert not again.network.training
+
+
+def test_a_step_that_float16_skips_for_overflow_leaves_no_trace(
+    tiny_data: LongTailed, tiny_schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fused SGD would move its momentum in such a step, and the run would end in NaN."""
+    settings = replace(TINY, precision="float16", epochs=2)
+    real = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *a, **k: real(*a, init_scale=2.0**30, **k))
+    run = quietly(settings, tiny_data)
+    assert all(math.isfinite(loss) for loss in run.history["loss"])
+    assert all(bool(p.isfinite().all()) for p in run.network.parameters())
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_optimizer_and_loss_scale_are_resumed_too(
+    tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path, precision: str
+) -> None:
+    settings = replace(TINY, precision=precision)
+    checkpoint = tmp_path / "run.pt"
+    with pytest.MonkeyPatch.context() as patch:
+        cut_after(2, Cut(), patch)
+        with pytest.raises(Cut):
+            quietly(settings, tiny_data, checkpoint=checkpoint)
+    assert same_bits(quietly(settings, tiny_data), quietly(settings, tiny_data, checkpoint=checkpoint))
+
+
+def test_the_precision_that_a_run_began_with_is_kept(
+    tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, checkpoint = replace(TINY, precision="auto"), tmp_path / "run.pt"
+    monkeypatch.setattr(trainer, "pick_precision", lambda asked, device: "bfloat16")
+    with pytest.MonkeyPatch.context() as patch:
+        cut_after(1, Cut(), patch)
+        with pytest.raises(Cut):
+            quietly(settings, tiny_data, checkpoint=checkpoint)
+    monkeypatch.setattr(trainer, "pick_precision", lambda asked, device: "float32")
+    assert quietly(settings, tiny_data, checkpoint=checkpoint).precision == "bfloat16"
+
+
+def test_a_resumed_run_names_every_commit_and_adds_up_its_time(
+    tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tmp_path / "run.pt"
+    monkeypatch.setattr(trainer, "commit_of_code", lambda: "first")
+    with pytest.MonkeyPatch.context() as patch:
+        cut_after(2, Cut(), patch)
+        with pytest.raises(Cut):
+            quietly(TINY, tiny_data, checkpoint=checkpoint)
+    before = torch.load(checkpoint, weights_only=True)["seconds"]
+    monkeypatch.setattr(trainer, "commit_of_code", lambda: "second")
+    run = quietly(TINY, tiny_data, checkpoint=checkpoint)
+    assert run.commits == ["first", "second"]
+    assert run.seconds > before > 0
+
+
+def in_child(work: Callable[[], None]) -> multiprocessing.process.BaseProcess:
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    return process
+
+
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(
+    tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path
+) -> None:
+    settings = replace(TINY, epochs=12)
+    started = time.monotonic()
+    whole = quietly(settings, tiny_data)
+    usual = time.monotonic() - started
+    checkpoint = tmp_path / "run.pt"
+    moments = random.Random(0)
+    kills = 0
+    for _ in range(6):
+        process = in_child(lambda: quietly(settings, tiny_data, checkpoint=checkpoint) and None)
+        process.join(moments.uniform(0.05, 0.6) * usual)
+        if process.exitcode is not None:
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += 1
+        if checkpoint.is_file():
+            torch.load(checkpoint, weights_only=True)  # always a whole one
+    assert kills > 0
+    assert same_bits(whole, quietly(settings, tiny_data, checkpoint=checkpoint))
+
+
+# Checkpoints that are refused
+
+
+class Bomb:
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __reduce__(self) -> tuple:
+        return open, (str(self.file), "w")
+
+
+def test_a_checkpoint_that_would_execute_code_is_refused_and_not_executed(
+    tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path
+) -> None:
+    checkpoint, trace = tmp_path / "run.pt", tmp_path / "executed"
+    torch.save({"settings": Bomb(trace)}, checkpoint)
+    with pytest.raises(ValueError, match=r"run.pt is no whole checkpoint of this program: delete it to start"):
+        quietly(TINY, tiny_data, checkpoint=checkpoint)
+    assert not trace.exists()
+    torch.load(checkpoint, weights_only=False)["settings"].close()
+    assert trace.exists(), "the bomb must work, or the test says nothing"
+
+
+@pytest.mark.parametrize("damage", ["cut short", "empty", "text", "another file", "a part missing"])
+def test_a_damaged_checkpoint_is_refused_with_what_to_do(
+    tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path, damage: str
+) -> None:
+    checkpoint = tmp_path / "run.pt"
+    quietly(replace(TINY, epochs=1), tiny_data, checkpoint=checkpoint)
+    content = checkpoint.read_bytes()
+    if damage == "a part missing":
+        saved = torch.load(checkpoint, weights_only=True)
+        del saved["optimizer"]
+        torch.save(saved, checkpoint)
+    elif damage == "another file":
+        torch.save([1, 2, 3], checkpoint)
+    else:
+        checkpoint.write_bytes({"cut short": content[: len(content) // 2], "empty": b"", "text": b"hello"}[damage])
+    with pytest.raises(ValueError, match=r"run.pt is no whole checkpoint of this program: delete it to start"):
+        quietly(replace(TINY, epochs=1), tiny_data, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"beta": 2.0}, {"epochs": 5}, {"method": "ce"}])
+def test_a_checkpoint_of_another_run_is_refused_by_name(
+    tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    checkpoint = tmp_path / "run.pt"
+    mine = quietly(replace(TINY, epochs=1), tiny_data, checkpoint=checkpoint).settings
+    with pytest.raises(ValueError, match=f"belongs to the run {run_id(mine)}, not to .*: delete it, or name another"):
+        quietly(replace(TINY, **{"epochs": 1, **other}), tiny_data, checkpoint=checkpoint)
+
+
+def test_a_checkpoint_of_other_pictures_of_that_name_is_refused(
+    tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "run.pt"
+    quietly(replace(TINY, epochs=1), tiny_data, checkpoint=checkpoint)
+    with pytest.raises(ValueError, match=r"the checkpoint of coloured-.* is of other data or of other code"):
+        quietly(replace(TINY, epochs=1), coloured([9, 9, 5, 2]), checkpoint=checkpoint)
+
+
+# The disk
+
+
+def test_a_full_disk_is_told_and_the_checkpoint_before_survives(
+    tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "run.pt"
+    with pytest.MonkeyPatch.context() as patch:
+        cut_after(1, Cut(), patch)
+        with pytest.raises(Cut):
+            quietly(TINY, tiny_data, checkpoint=checkpoint)
+    before = checkpoint.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # the system refuses to write more than that
+    try:
+        with pytest.raises(OSError, match=r"run.pt could not be written \(File too large\); what was there before is"):
+            quietly(TINY, tiny_data, checkpoint=checkpoint)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert checkpoint.read_bytes() == before
+    assert os.listdir(tmp_path) == ["run.pt"], "nothing half written is left"
+
+
+def test_a_folder_that_cannot_be_written_is_told(
+    tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match=r"run.pt could not be written \(.*\); .* Make room or choose another folder"):
+        quietly(TINY, tiny_data, checkpoint=tmp_path / "file" / "run.pt")
+
+
+# Evaluation and records
+
+
+def test_features_of_are_those_of_the_network_in_evaluation_mode_whatever_the_batch(
+    whole: Trained, tiny_data: LongTailed
+) -> None:
+    x = tiny_data.test.x
+    whole.network.train()
+    found = features_of(whole.network, x, batch=5)
+    assert not whole.network.training
+    with torch.no_grad():
+        outputs = whole.network(x)
+    assert set(found) == {
+        "logits/v", "logits/z", "logits/mean", "logits/mean_probability", "features/v", "features/z"
+    }  # fmt: skip
+    for name, expected in {
+        "logits/v": outputs.v_logits[-1],
+        "logits/z": outputs.z_logits,
+        "features/v": outputs.observations[-1],
+        "features/z": outputs.z,
+    }.items():
+        torch.testing.assert_close(found[name], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_evaluation_agrees_with_predictions_counted_by_hand(whole: Trained, tiny_data: LongTailed) -> None:
+    found = evaluate(whole.network, tiny_data.test, tiny_data)
+    logits = features_of(whole.network, tiny_data.test.x)["logits/mean"]
+    right = [0, 0, 0]
+    for row, y in zip(logits.tolist(), tiny_data.test.y.tolist(), strict=True):
+        right[y] += row.index(max(row)) == y
+    by_class = [r / 4 for r in right]
+    assert found["default"] == "mean"
+    assert found["by_class"]["mean"] == pytest.approx(by_class)
+    assert found["accuracy"]["mean"] == pytest.approx(
+        {"all": sum(by_class) / 3, "medium": by_class[0], "few": (by_class[1] + by_class[2]) / 2}
+    )
+    assert found["pictures"] == 12
+    assert set(found["neighbours"]) == set(found["rho"]) == {"v", "z"}
+
+
+def test_an_adjusted_prediction_subtracts_the_log_counts(tiny_data: LongTailed, tiny_schedule: Schedule) -> None:
+    run = quietly(replace(TINY, method="ce"), tiny_data)
+    found = evaluate(run.network, tiny_data.test, tiny_data, adjusted=method_of(run.settings).adjusted)
+    logits = features_of(run.network, tiny_data.test.x)["logits/v"]
+    predicted = (logits - torch.tensor([22.0, 9.0, 3.0]).log()).argmax(1)
+    right = (predicted == tiny_data.test.y).view(3, 4).float().mean(1)
+    assert found["default"] == "v", "the adjustment is told beside it, it is not cross-entropy's own"
+    assert found["by_class"]["adjusted"] == pytest.approx(right.tolist())
+
+
+def test_a_class_without_pictures_is_left_out_of_an_evaluation(whole: Trained, tiny_data: LongTailed) -> None:
+    kept = tiny_data.test.y != 0
+    found = evaluate(whole.network, Images(tiny_data.test.x[kept], tiny_data.test.y[kept]), tiny_data)
+    assert found["by_class"]["mean"][0] is None
+    assert "medium" not in found["accuracy"]["mean"], "its only class has no picture"
+    assert found["accuracy"]["mean"]["all"] == pytest.approx(sum(found["by_class"]["mean"][1:]) / 2)
+
+
+class Untouchable:
+    """A test set that no one may look at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError("the test set was touched")
+
+    def __iter__(self) -> Any:
+        raise AssertionError("the test set was touched")
+
+    def __len__(self) -> int:
+        raise AssertionError("the test set was touched")
+
+    __getitem__ = __iter__
+
+
+def test_a_run_for_choosing_settings_never_touches_the_test_set(
+    tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path
+) -> None:
+    object.__setattr__(tiny_data, "test", Untouchable())
+    run = quietly(replace(TINY, purpose="choosing"), tiny_data, checkpoint=tmp_path / "run.pt")
+    record = trainer.record_of(run, tiny_data, command_line(run.settings))
+    assert "test" not in record
+    assert record["validation"]["pictures"] == 12
+    with pytest.raises(AssertionError, match="the test set was touched"):
+        trainer.record_of(replace(run, settings=replace(run.settings, purpose="final")), tiny_data, "")
+
+
+def test_a_final_run_looks_at_the_test_set_once_after_the_last_epoch(
+    tiny_data: LongTailed, tiny_schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = tiny_data.test
+    object.__setattr__(tiny_data, "test", Untouchable())
+    run = quietly(TINY, tiny_data)
+    object.__setattr__(tiny_data, "test", test)
+    seen = []
+    real = trainer.evaluate
+
+    def watched(network: Any, images: Images, *rest: Any, **more: Any) -> Any:
+        seen.append(images is test)
+        return real(network, images, *rest, **more)
+
+    monkeypatch.setattr(trainer, "evaluate", watched)
+    record = trainer.record_of(run, tiny_data, "")
+    assert sorted(seen) == [False, True]
+    assert record["test"]["pictures"] == 12
+
+
+def test_a_record_names_everything_that_made_the_run(whole: Trained, tiny_data: LongTailed, tmp_path: Path) -> None:
+    record = trainer.record_of(whole, tiny_data, command_line(whole.settings))
+    assert record["run_id"] == run_id(whole.settings)
+    assert record["settings"]["alphas"] == [0.1, 0.3]
+    assert record["command"].startswith("mbib train mbib --data coloured")
+    assert record["machine"]["threads"] == 1
+    assert record["machine"]["precision"] == "float32"
+    assert record["machine"]["torch"] == torch.__version__
+    assert record["machine"]["device"]
+    assert record["counts"] == [22, 9, 3]
+    assert record["shots"] == {"medium": 1, "few": 2}
+    assert record["parameters"] == sum(p.numel() for p in whole.network.parameters())
+    assert record["commits"] == whole.commits
+    assert record["history"]["rate"] == pytest.approx(whole.history["rate"], rel=1e-5)
+    assert write_record(record, tmp_path).is_file(), "all of it fits into JSON"
+
+
+def test_the_first_pictures_of_each_class_are_taken_in_order() -> None:
+    y = torch.tensor([1, 0, 1, 1, 0, 2])
+    x = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 2, 2)
+    found = trainer.first_of_each_class(Images(x, y), 2)
+    assert found.x[:, 0, 0, 0].tolist() == [0, 1, 2, 4, 5]
+    assert found.y.tolist() == [1, 0, 1, 0, 2]
