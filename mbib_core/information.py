@@ -40,8 +40,8 @@ def marginal(p: Array, keep: Names, *, axes: Names) -> np.ndarray:
 
     p: a joint distribution, one axis a variable. axes: the variables' names, one an axis, as letters ("xyz") or as a
     list (["v1", "v2", "y"]). keep: a name, or several, as letters or as a list.
-    Raises ValueError for a `p` that is no distribution, for names that don't fit its axes and for unknown names. Source,
-    also of the next three: Cover and Thomas (2006), chapter 2.
+    Raises ValueError for a `p` that is no distribution, for names that don't fit its axes and for unknown names.
+    Source, also of the next three functions: Cover and Thomas (2006), chapter 2.
     """
     p, axes = _probabilities(p), list(axes)
     if len(axes) != p.ndim or len(set(axes)) != len(axes):
@@ -53,7 +53,6 @@ def marginal(p: Array, keep: Names, *, axes: Names) -> np.ndarray:
 
 
 def _names(axes, *groups) -> list[str]:
-    """The variables of some groups, each a name, letters or a list."""
     return [name for group in groups for name in ([group] if group in list(axes) else group)]
 
 
@@ -62,7 +61,7 @@ def entropy(p, of: Names, *, given: Names = "", axes, base: float = math.e) -> f
 
     p, axes, names: as in `marginal`; `given` may be empty. base: e gives nats, 2 gives bits. Raises as `marginal`.
 
-    >>> entropy(np.array([[0.5, 0.0], [0.25, 0.25]]), "y", given="x", axes="xy", base=2)
+    >>> round(entropy(np.array([[0.5, 0.0], [0.25, 0.25]]), "y", given="x", axes="xy", base=2), 12)
     0.5
     """
     joint, known = (marginal(p, _names(axes, *groups), axes=axes) for groups in ([of, given], [given]))
@@ -70,11 +69,12 @@ def entropy(p, of: Names, *, given: Names = "", axes, base: float = math.e) -> f
 
 
 def mutual_information(p, a: Names, b: Names, *, given: Names = "", axes, base: float = math.e) -> float:
-    """What some variables tell of others: I(A;B|C) = H(A|C) - H(A|B,C), and Eq. 3: I(v;z) = I(z;y) + I(v;z|y).
+    """What some variables tell of others: I(A;B|C) = H(A|C) - H(A|B,C).
 
+    Eq. 3: I(v;z) = I(z;y) + I(v;z|y) for y - v - z. Eq. 10: I(X;Y) >= I(v_1;Y) >= I(v_2;Y) for Y - X - v_1 - v_2.
     p, axes, names, base: as in `entropy`; groups such as a="xy" are joint variables. Raises as `marginal`.
 
-    >>> mutual_information(np.array([[0.5, 0.0], [0.0, 0.5]]), "x", "y", axes="xy", base=2)
+    >>> round(mutual_information(np.array([[0.5, 0.0], [0.0, 0.5]]), "x", "y", axes="xy", base=2), 12)
     1.0
     """
     less = entropy(p, a, given=_names(axes, b, given), axes=axes, base=base)
@@ -84,7 +84,7 @@ def mutual_information(p, a: Names, b: Names, *, given: Names = "", axes, base: 
 def kl_divergence(p: Array, q: Array, *, base: float = math.e) -> float:
     """The price of taking q for p: KL(p, q) = E_p log p/q; infinite where q = 0 < p.
 
-    p, q: distributions of one shape (probabilities, not samples). Raises ValueError for anything else.
+    p, q: distributions of one shape, not samples. Raises ValueError for anything else.
     """
     p, q = _probabilities(p, "p"), _probabilities(q, "q")
     if p.shape != q.shape:
@@ -125,7 +125,7 @@ def information_bottleneck(
     p_xy [X, Y]: a joint, zeros allowed. restarts: random starts of the search, beside each p(y|x), so `gap` is as good
     as the search. tol: for residual and gap. start [X, T]: a neighbouring beta's encoder. Newton solves systems of
     (values of T in use) |Y| unknowns; above 3,000 there are only plain rounds, and residual and gap tell.
-    Raises ValueError for a `p_xy` that is no joint distribution and for a beta that is negative or not a number.
+    Raises ValueError for a `p_xy` that is no joint distribution and for a negative beta.
     Source: Tishby, Pereira, Bialek (1999); the optimality condition: Csiszar (1974).
     """
     curve = information_curve(p_xy, [beta], restarts=restarts, tol=tol, seed=seed, start=start)
@@ -141,8 +141,8 @@ def information_curve(
     optimum, and is then searched and mended on its own. The rest is as in `information_bottleneck`.
     """
     p_xy, betas = _probabilities(p_xy), np.asarray(betas, dtype=np.float64)
-    if not (betas >= 0).all():
-        raise ValueError(f"beta is a number >= 0, got {betas[~(betas >= 0)][0]}")
+    if (wrong := ~(betas >= 0)).any():
+        raise ValueError(f"beta is a number >= 0, got {betas[wrong][0]}")
     seen, rows = p_xy.sum(1) > 0, _occurring(p_xy)
     # x with one p(y|x) become one: an optimal encoder does not tell them apart
     kinds, kind = np.unique((rows / rows.sum(1, keepdims=True)).round(13), axis=0, return_inverse=True)
@@ -155,11 +155,10 @@ def information_curve(
             log_j, scores[3, b] = _optimum(log_j, merged, betas[b], restarts, tol, np.random.default_rng(seed))
             encoder = _round(log_j, merged, betas[b])[0]
         encoder = encoder[kind.ravel()]
-        q_t = p_x @ encoder
-        encoder = encoder[:, np.argsort(p_x * np.flatnonzero(seen) @ encoder / q_t)]  # by mean x: columns stay put
-        q[b, :, : len(q_t)] = p_x @ encoder  # for an x that never happens
-        q[b, seen, : len(q_t)] = encoder
-        p_ty = encoder.T @ rows
+        by_mean_x = np.argsort(p_x * np.flatnonzero(seen) @ encoder / (p_x @ encoder))  # so that columns stay put
+        encoder, p_ty = encoder[:, by_mean_x], encoder[:, by_mean_x].T @ rows
+        q[b, :, : len(p_ty)] = p_x @ encoder  # for an x that never happens
+        q[b, seen, : len(p_ty)] = encoder
         scores[0, b] = mutual_information(p_x[:, None] * encoder, "x", "t", axes="xt")
         scores[1, b] = mutual_information(p_ty, "t", "y", axes="ty")
         if 0 < betas[b] < 1:
@@ -167,8 +166,7 @@ def information_curve(
     return IB(q, *scores)
 
 
-def _occurring(p_xy):
-    """The joint without the x and y that never happen."""
+def _occurring(p_xy):  # what never happens is left out
     if p_xy.ndim != 2:
         raise ValueError(f"p_xy has two axes, this one has {p_xy.ndim}")
     return p_xy[p_xy.sum(1) > 0][:, p_xy.sum(0) > 0]
@@ -176,8 +174,7 @@ def _occurring(p_xy):
 
 def _softmax(a):
     """Softmax over the last axis, and the logarithm of its normaliser."""
-    top = a.max(-1, keepdims=True)
-    e = np.exp(a - top)
+    e = np.exp(a - (top := a.max(-1, keepdims=True)))
     total = e.sum(-1, keepdims=True)
     return e / total, (top + np.log(total))[..., 0]
 
@@ -192,21 +189,20 @@ def _round(log_j, p_xy, beta):
 
 def _optimum(log_j, p_xy, beta, restarts, tol, rng):
     """log q(t,y) [T, Y] of the optimum, found from a first one, and its gap."""
-    p_x = p_xy.sum(1)
-    p_y_given_x = p_xy / p_x[:, None]
+    p_x, p_y_given_x = p_xy.sum(1), p_xy / p_xy.sum(1, keepdims=True)
     for attempt in range(20):
         for _ in range(10 if attempt else 50):
             log_j = _log(_round(log_j, p_xy, beta)[0].T @ p_xy)
-        goal = max(tol * 0.1**attempt, 1e-14)  # a new word of a tiny share shows in the gap before the residual
+        goal = max(tol * 0.1**attempt, 1e-14)  # a word with a tiny share shows in the gap, not in the residual
         log_j, residual = _newton(_merge(log_j, 0.01 * 0.1 ** max(0, attempt - 2)), p_xy, beta, goal)
         log_j = log_j[np.argsort(-np.exp(log_j).sum(1))[: len(p_x)]]  # an optimum needs no more than |X|
-        _, log_z, _ = _round(log_j, p_xy, beta)
+        log_z = _round(log_j, p_xy, beta)[1]
         # A missing code word: from each p(y|x), each word in use, and steps of all sizes away from these, c climbs.
         words = np.exp(log_j - _log(np.exp(log_j).sum(1))[:, None])
         away = rng.dirichlet(np.full(len(p_x), 0.3), restarts) @ p_y_given_x
         near = words[rng.integers(len(words), size=restarts)]
         words = np.concatenate([p_y_given_x, words, near + 10 ** rng.uniform(-3, 0, (restarts, 1)) * (away - near)])
-        for _ in range(100):
+        for _ in range(300):
             pull, log_c = _softmax(np.log(p_x) - log_z + _log(words) @ p_y_given_x.T / beta)
             words = pull @ p_y_given_x
         gap = beta * max(0.0, log_c.max())
@@ -267,14 +263,14 @@ def squared_maximal_correlation(p_xy: Joint) -> float:
     """
     p_xy = _occurring(_probabilities(p_xy))
     values = np.linalg.svd(p_xy / np.sqrt(np.outer(p_xy.sum(1), p_xy.sum(0))), compute_uv=False)
-    return float(values[1] ** 2) if len(values) > 1 else 0.0
+    return float((values[1:2] ** 2).sum())
 
 
 def contraction_coefficient(p_xy: Joint, *, restarts: int = 64, steps: int = 500, seed: int = 0) -> float:
     """eta = sup_q KL(q_Y, p_Y) / KL(q_X, p_X), the curve's slope at its origin: Eq. 1's optimum is trivial from eta on.
 
-    Ascent from every x and from `restarts` random q; the ratio never falls and tends to a local supremum. Where q tends
-    to p, the ratio tends to rho_m^2 at most. Raises as `marginal`. Source: Anantharam et al. (2013).
+    Ascent from every x and from `restarts` random q; the ratio never falls. Where q tends to p it tends to rho_m^2 at
+    most, so eta >= rho_m^2. Raises as `marginal`. Source: Anantharam et al. (2013).
     """
     p_xy = _occurring(_probabilities(p_xy))
     p_x, p_y, eta = p_xy.sum(1), p_xy.sum(0), squared_maximal_correlation(p_xy)
@@ -322,9 +318,8 @@ def gaussian_information_bottleneck(
     directions, rho, _ = np.linalg.svd(whiten @ cov_xy @ np.linalg.inv(np.linalg.cholesky(cov_y)).T)
     rho2 = np.pad(rho**2, (0, len(whiten) - len(rho)))
     gain2 = np.maximum(0.0, rho2 / beta[..., None] - 1) / (1 - rho2)
-    i_xt = np.log1p(gain2).sum(-1) / 2
-    i_ty = i_xt - np.log1p(gain2 * (1 - rho2)).sum(-1) / 2
-    return GaussianIB(np.sqrt(gain2)[..., None] * (directions.T @ whiten), i_xt[()], i_ty[()], rho2)
+    i_xt, i_xt_given_y = np.log1p(gain2).sum(-1) / 2, np.log1p(gain2 * (1 - rho2)).sum(-1) / 2
+    return GaussianIB(np.sqrt(gain2)[..., None] * (directions.T @ whiten), i_xt[()], (i_xt - i_xt_given_y)[()], rho2)
 
 
 # --- the variational bounds, Eq. 2
@@ -395,8 +390,8 @@ def vib_loss(
 ) -> Tensor:
     """The loss of the variational information bottleneck: Eq. 1 with both terms replaced by Eq. 2's bounds, plus H(Y).
 
-    -E log q(y|z) + beta E_x KL(p(z|x), N(0, I)), a mean over the batch in nats. mu, log_var: the encoder; logits: the
-    decoder's, of a z drawn from it. beta: Eq. 1's. Source: Alemi et al. (2017).
+    -E log q(y|z) + beta E_x KL(p(z|x), N(0, I)), a mean over the batch, in nats. mu, log_var: the encoder's output;
+    logits: the decoder's, for a z drawn from p(z|x). beta: Eq. 1's. Source: Alemi et al. (2017).
     """
     from torch.nn.functional import cross_entropy
 

@@ -1,0 +1,894 @@
+"""Data of one's own: folders of pictures, arrays, the report, `mbib predict`, the losses in a foreign loop."""
+
+import csv
+import json
+import os
+import pickle
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import coloured
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from mbib_core import campaign, cli, metrics, report, trainer
+from mbib_core.datasets import LongTailed, from_arrays, load
+from mbib_core.folders import Refused, held_out, load_folder, read_picture
+from mbib_core.methods import SCHEDULES, Schedule, settle
+from mbib_core.results import Settings, command_line, read_record, run_id, show_table, table
+
+ROOT = Path(__file__).parent.parent
+
+
+def file_of(picture: Image.Image, kind: str = "png", **more: Any) -> bytes:
+    content = BytesIO()
+    picture.save(content, kind, **more)
+    return content.getvalue()
+
+
+def flat(colour: Any, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> Image.Image:
+    return Image.new(mode, size, colour)
+
+
+def colour(name: str) -> tuple[int, int, int]:
+    """A colour of its own for every class."""
+    return sum(name.encode()) * 37 % 256, sum(name.encode()) * 91 % 256, 40
+
+
+def fill(folder: Path, numbers: dict[str, int], start: int = 0) -> Path:
+    """`numbers` pictures in a sub-folder a class: one colour a class, a shade of it for every picture."""
+    for name, n in numbers.items():
+        red, green, blue = colour(name)
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for shade in range(start, start + n):
+            (folder / name / f"{shade}.png").write_bytes(file_of(flat((red, green, blue + shade % 55))))
+    return folder
+
+
+def shades(data: LongTailed, part: str, name: str = "robin") -> set[int]:
+    """Which pictures of `fill` are in a part."""
+    images = getattr(data, part)
+    return {int(x[2, 0, 0]) - 40 for x in images.x[images.y == data.classes.index(name)]}
+
+
+@pytest.fixture
+def birds(tmp_path: Path) -> Path:
+    return fill(tmp_path / "birds", {"robin": 30, "wren": 8, "auk": 3})
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder's schedule made short: ResNet-8, two epochs."""
+    monkeypatch.setitem(SCHEDULES, "folder", Schedule(depth=8, epochs=2, batch=16))
+
+
+# A folder's layout
+
+
+def test_a_folder_of_class_folders_becomes_a_long_tailed_set(birds: Path) -> None:
+    data = load(f"folder:{birds}")
+    assert data.classes == ["auk", "robin", "wren"]
+    assert data.name == "folder:birds"
+    assert data.counts.tolist() == [1, 20, 6]
+    for part, counts in {"validation": [1, 5, 1], "test": [1, 5, 1]}.items():
+        assert getattr(data, part).y.bincount(minlength=3).tolist() == counts
+    for part in ("train", "validation", "test"):
+        x, y = getattr(data, part)
+        assert x.shape[1:] == (3, 32, 32)
+        colours = torch.tensor([colour(data.classes[i]) for i in y])
+        assert torch.equal(x[:, :2, 0, 0].long(), colours[:, :2])
+    assert shades(data, "train") | shades(data, "validation") | shades(data, "test") == set(range(30))
+
+
+def test_a_relative_path_starts_from_the_root(birds: Path) -> None:
+    assert load("folder:birds", root=birds.parent).fingerprint == load(f"folder:{birds}").fingerprint
+    assert load(f"folder:{birds}", root="/nowhere").classes == ["auk", "robin", "wren"]
+
+
+@pytest.mark.parametrize("name", ["validation", "val", "valid", "Val"])
+def test_parts_that_lie_in_folders_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
+    fill(tmp_path / "train", {"robin": 10, "wren": 2})
+    fill(tmp_path / name, {"robin": 4, "wren": 1}, start=20)
+    fill(tmp_path / "test", {"robin": 5, "wren": 5}, start=30)
+    data = load_folder(tmp_path)
+    assert [len(getattr(data, part).y) for part in ("train", "validation", "test")] == [12, 5, 10]
+    assert shades(data, "train") == set(range(10))
+    assert shades(data, "validation") == set(range(20, 24))
+    assert shades(data, "test", "wren") == set(range(30, 35))
+
+
+@pytest.mark.parametrize(("there", "split"), [("test", "validation"), ("val", "test")])
+def test_a_part_that_is_not_there_is_split_off_the_training_pictures(tmp_path: Path, there: str, split: str) -> None:
+    fill(tmp_path / "train", {"robin": 20, "wren": 2})
+    fill(tmp_path / there, {"robin": 4, "wren": 1}, start=30)
+    data = load_folder(tmp_path)
+    assert data.counts.tolist() == [17, 1]
+    assert getattr(data, split).y.tolist() == [0, 0, 0, 1]
+    assert shades(data, "test" if there == "test" else "validation") == set(range(30, 34))
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    assert load_folder(fill(tmp_path, {"bus": 5, "car": 5, "train": 5})).classes == ["bus", "car", "train"]
+
+
+def test_hidden_files_are_passed_over(birds: Path, capsys: pytest.CaptureFixture) -> None:
+    before = load_folder(birds)
+    for path in (".DS_Store", "robin/.notes.txt", "robin/Thumbs.db", "wren/desktop.ini"):
+        (birds / path).write_text("no picture")
+    (birds / ".git").mkdir()
+    assert load_folder(birds).fingerprint == before.fingerprint
+    assert capsys.readouterr().err == ""
+
+
+def test_what_lies_beside_the_class_folders_is_named(birds: Path, capsys: pytest.CaptureFixture) -> None:
+    (birds / "README.txt").write_text("about")
+    assert len(load_folder(birds).classes) == 3
+    assert capsys.readouterr().err == (
+        f"mbib: warning: 1 things beside the class folders of {birds} are left out: README.txt\n"
+    )
+
+
+# The split
+
+
+@pytest.mark.parametrize(
+    ("n", "parts"),
+    [
+        (1, (1, 0, 0)),
+        (2, (1, 0, 1)),
+        (3, (1, 1, 1)),
+        (9, (7, 1, 1)),
+        (10, (6, 2, 2)),
+        (20, (14, 3, 3)),
+        (100, (70, 15, 15)),
+    ],
+)
+def test_shares_of_small_classes(n: int, parts: tuple[int, int, int]) -> None:
+    held = held_out(n)
+    assert (n - sum(held.values()), held["validation"], held["test"]) == parts
+
+
+@given(st.integers(1, 10_000))
+def test_every_class_keeps_a_training_picture_and_one_more_picture_moves_one_border(n: int) -> None:
+    held, more = held_out(n), held_out(n + 1)
+    assert sum(held.values()) < n
+    assert all(0 <= more[part] - held[part] <= 1 for part in held)
+    assert n < 20 or abs(held["test"] / n - 0.15) < 0.03
+
+
+def test_the_split_hangs_on_the_bytes_alone(birds: Path, tmp_path: Path) -> None:
+    before = load_folder(birds)
+    other = tmp_path / "elsewhere"
+    shutil.copytree(birds, other)
+    for path in sorted((other / "robin").iterdir()):
+        path.rename(path.with_name(f"renamed-{path.name}"))
+    after = load_folder(other)
+    assert before.fingerprint == after.fingerprint
+    for part in ("train", "validation", "test"):
+        assert shades(before, part) == shades(after, part)
+
+
+def test_an_added_picture_moves_at_most_one_other_across_each_border(tmp_path: Path) -> None:
+    fill(tmp_path, {"robin": 10, "wren": 3})
+    before = load_folder(tmp_path)
+    for n in range(10, 30):
+        fill(tmp_path, {"robin": 1}, start=n)
+        after = load_folder(tmp_path)
+        assert len(shades(before, "test") - shades(after, "test")) <= 1
+        assert len(shades(before, "validation") - shades(after, "validation")) <= 1
+        assert len(shades(before, "train") - shades(after, "train")) <= 2
+        assert not shades(before, "test") & shades(after, "validation")
+        assert not shades(before, "validation") & shades(after, "test")
+        assert before.fingerprint != after.fingerprint
+        before = after
+
+
+def test_copies_of_a_picture_stay_in_one_part(birds: Path, capsys: pytest.CaptureFixture) -> None:
+    for path in sorted((birds / "robin").iterdir()):
+        shutil.copy(path, path.with_name(f"copy-{path.name}"))
+    data = load_folder(birds)
+    assert len(data.train.y[data.train.y == 1]) == 40
+    parts = [shades(data, part) for part in ("train", "validation", "test")]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == 30
+    assert capsys.readouterr().err == ""
+
+
+def test_a_picture_in_two_parts_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for part in ("train", "val", "test"):
+        fill(tmp_path / part, {"robin": 3, "wren": 2}, start=10 * len(part))
+    shutil.copy(tmp_path / "train" / "robin" / "50.png", tmp_path / "test" / "robin" / "a.png")
+    load_folder(tmp_path)
+    said = capsys.readouterr().err
+    assert said.startswith(f"mbib: warning: 1 pictures lie in two parts of {tmp_path}, as {tmp_path}")
+    assert said.endswith("does: what was trained on is no test\n")
+
+
+def test_the_fingerprint_follows_pictures_classes_and_parts(birds: Path) -> None:
+    found = {load_folder(birds).fingerprint, load_folder(birds, size=16).fingerprint}
+    (birds / "robin" / "0.png").write_bytes(file_of(flat((1, 2, 3))))
+    found.add(load_folder(birds).fingerprint)
+    (birds / "robin").rename(birds / "redbreast")
+    found.add(load_folder(birds).fingerprint)
+    assert len(found) == 4
+    assert all(re.fullmatch("[0-9a-f]{8}", str(one)) for one in found)
+
+
+# How a file becomes a picture
+
+
+def upright() -> Image.Image:
+    """Four quarters of four colours, 64 wide and 48 high."""
+    picture = flat("red", (64, 48))
+    for box, colour in (((32, 0), "lime"), ((0, 24), "blue"), ((32, 24), "white")):
+        picture.paste(flat(colour, (32, 24)), box)
+    return picture
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["png", "jpeg", "tiff"])
+def test_pictures_are_turned_as_their_exif_tag_says(orientation: int, kind: str) -> None:
+    turn = Image.Transpose
+    # What a camera held in another way would have stored: the inverse of the turn that the tag asks for.
+    stored = {
+        1: None,
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_90,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_270,
+    }[orientation]
+    picture = upright() if stored is None else upright().transpose(stored)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = read_picture(
+        file_of(picture, kind, exif=exif, **({"quality": 98, "subsampling": 0} if kind == "jpeg" else {}))
+    )
+    wanted = read_picture(file_of(upright()))
+    assert np.abs(found.astype(int) - wanted).max() <= (0 if kind != "jpeg" else 24)
+    assert wanted[:, 4, 4].tolist() == [255, 0, 0]
+    assert wanted[:, 4, 27].tolist() == [0, 255, 0]
+
+
+def sixteen_bits(value: int) -> Image.Image:
+    return Image.fromarray(np.full((8, 8), value, dtype=np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("content", "rgb"),
+    [
+        (file_of(flat(100, mode="L")), [100, 100, 100]),
+        (file_of(flat(1, mode="1")), [255, 255, 255]),
+        (file_of(flat((10, 20, 30, 255), mode="RGBA")), [10, 20, 30]),
+        (file_of(flat((10, 20, 30, 0), mode="RGBA")), [255, 255, 255]),
+        (file_of(flat((0, 0, 0, 51), mode="RGBA")), [204, 204, 204]),
+        (file_of(flat((0, 0), mode="LA")), [255, 255, 255]),
+        (file_of(flat((9, 8, 7)).convert("P", palette=Image.Palette.ADAPTIVE)), [9, 8, 7]),
+        (file_of(flat((9, 8, 7)).quantize(2), transparency=0), [255, 255, 255]),
+        (file_of(flat((9, 8, 7)), transparency=(9, 8, 7)), [255, 255, 255]),
+        (file_of(sixteen_bits(65535)), [255, 255, 255]),
+        (file_of(sixteen_bits(25700)), [100, 100, 100]),
+        (file_of(sixteen_bits(25700), "tiff"), [100, 100, 100]),
+        (file_of(sixteen_bits(25700), "ppm"), [100, 100, 100]),
+        (file_of(flat((0, 255, 255, 0), mode="CMYK"), "tiff"), [255, 0, 0]),
+        (file_of(flat((9, 8, 7)), "bmp"), [9, 8, 7]),
+        (file_of(flat((9, 8, 7)), "webp", lossless=True), [9, 8, 7]),
+        (file_of(flat("red"), "gif", save_all=True, append_images=[flat("blue")]), [255, 0, 0]),
+    ],
+    ids=[
+        "grey",
+        "1-bit",
+        "opaque",
+        "clear",
+        "shadow",
+        "grey-alpha",
+        "palette",
+        "clear-palette",
+        "clear-rgb",
+        "white-16",
+        "16-bit",
+        "16-bit-tiff",
+        "16-bit-pgm",
+        "cmyk",
+        "bmp",
+        "webp",
+        "animation",
+    ],
+)
+def test_every_kind_of_picture_comes_out_in_its_colours(content: bytes, rgb: list[int]) -> None:
+    found = read_picture(content)
+    assert found.shape == (3, 32, 32)
+    assert found.dtype == np.uint8
+    assert np.abs(found.astype(int) - np.array(rgb)[:, None, None]).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(96, 32), (32, 96), (97, 31), (640, 200)])
+def test_a_picture_is_cut_to_its_centre(size: tuple[int, int]) -> None:
+    picture = flat("red", size)
+    side, middle = min(size), max(size) / 2
+    first, last = int(middle - side / 2), int(np.ceil(middle + side / 2))
+    across = size[0] > size[1]
+    picture.paste(flat("lime", size), (first, 0) if across else (0, first))
+    picture.paste(flat("red", size), (last, 0) if across else (0, last))
+    found = read_picture(file_of(picture))
+    assert (found[:, 2:-2, 2:-2] == np.array([0, 255, 0])[:, None, None]).all()
+    assert found[1].min() > 200  # the filter at the border looks at the pixels beyond
+
+
+def test_resizing_is_antialiased() -> None:
+    checks = Image.fromarray((np.indices((320, 320)).sum(0) % 2 * 255).astype(np.uint8))
+    found = read_picture(file_of(checks))
+    assert 120 <= found.min() <= found.max() <= 135
+
+
+def test_a_large_jpeg_is_read_as_a_small_one(tmp_path: Path) -> None:
+    random = np.random.RandomState(0)
+    scene = Image.fromarray(random.randint(0, 255, (9, 12, 3), dtype=np.uint8)).resize(
+        (2400, 1800), Image.Resampling.BICUBIC
+    )
+    content = file_of(scene, "jpeg", quality=95)
+    wanted = np.asarray(ImageOps.fit(scene, (32, 32), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    assert np.abs(read_picture(content).astype(int) - wanted).max() <= 6
+    assert read_picture(content, (20, 40)).shape == (3, 20, 40)
+
+
+# What is refused, and how
+
+
+def bomb() -> bytes:
+    """A PNG of 30,000 x 30,000 pixels in a few bytes of its head."""
+    small = file_of(flat(0, mode="1"))
+    head = b"IHDR" + (30_000).to_bytes(4, "big") * 2 + small[24:29]
+    import zlib
+
+    return small[:12] + head + zlib.crc32(head).to_bytes(4, "big") + small[33:]
+
+
+NOISE = Image.fromarray(np.random.RandomState(0).randint(0, 255, (64, 64, 3), dtype=np.uint8))
+BAD_FILES = {
+    "text": (b"class,file\n", "is no picture, or of a format that Pillow cannot read"),
+    "empty": (b"", "is no picture, or of a format that Pillow cannot read"),
+    "cut JPEG": (file_of(NOISE, "jpeg")[:1500], "is a broken picture (image file is truncated"),
+    "cut PNG": (file_of(NOISE)[:3000], "is a broken picture ("),
+    "bomb": (bomb(), "has too many pixels to be opened safely"),
+    "float": (
+        file_of(flat(0.5, mode="F"), "tiff"),
+        "has pixels of no known range (32 bits): save it with 8 or 16 bits",
+    ),
+    "EPS": (file_of(flat("red"), "eps"), "is a program that draws a picture (EPS): save it as PNG or JPEG"),
+    "pickle": (pickle.dumps({"a": 1}), "is no picture, or of a format that Pillow cannot read"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_what_is_no_whole_picture_is_refused_by_its_name(birds: Path, kind: str) -> None:
+    content, reason = BAD_FILES[kind]
+    bad = birds / "wren" / "bad.jpg"
+    bad.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{bad} {reason}')}.*: repair it or take it out$"):
+        load_folder(birds)
+    with pytest.raises(Refused):
+        read_picture(content)
+
+
+def test_several_broken_pictures_are_counted(birds: Path) -> None:
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (birds / "auk" / name).write_text("no picture")
+    with pytest.raises(ValueError, match=r"a\.txt is no picture.*: repair it or take it out; so it is with 2 more$"):
+        load_folder(birds)
+
+
+def test_what_is_no_file_is_refused(birds: Path) -> None:
+    (birds / "wren" / "gone.png").symlink_to(birds / "nowhere.png")
+    with pytest.raises(ValueError, match=r"gone\.png is not there: repair it"):
+        load_folder(birds)
+    (birds / "wren" / "gone.png").unlink()
+    os.mkfifo(birds / "wren" / "pipe.png")
+    with pytest.raises(ValueError, match=r"pipe\.png is no file: repair it"):
+        load_folder(birds)
+
+
+def two_names(folder: Path) -> None:
+    for part in ("train", "val", "validation"):
+        fill(folder / part, {"a": 3, "b": 3})
+
+
+def only_in_test(folder: Path) -> None:
+    fill(folder / "train", {"a": 3, "b": 3})
+    fill(folder / "test", {"a": 3, "c": 3})
+
+
+def empty_class(folder: Path) -> None:
+    fill(folder, {"a": 3, "b": 3})
+    (folder / "c").mkdir()
+
+
+def nested(folder: Path) -> None:
+    fill(folder, {"a": 3, "b": 3})
+    (folder / "a" / "more").mkdir()
+
+
+def loose(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "a.png").write_bytes(file_of(flat("red")))
+
+
+LAYOUTS = {
+    "no folder": (
+        lambda folder: None,
+        FileNotFoundError,
+        "there is no folder {f}: name one with a sub-folder for each class",
+    ),
+    "no classes": (
+        loose,
+        ValueError,
+        "{f} has no sub-folders: make one for each class, named after it, and sort the pictures",
+    ),
+    "one class": (
+        lambda f: fill(f, {"a": 9}),
+        ValueError,
+        "{f} has one class, a: recognition needs two or more sub-folders",
+    ),
+    "empty class": (empty_class, ValueError, "{f}/c is a class without pictures: add some, or take the folder out"),
+    "nested": (nested, ValueError, "{f}/a/more is a folder within a class: put its pictures into {f}/a itself"),
+    "two names": (two_names, ValueError, "{f}/val and {f}/validation are both the validation part: leave one"),
+    "new class": (
+        only_in_test,
+        ValueError,
+        "{f}/test/c is a class without a training picture: add some, or take it out",
+    ),
+    "pairs": (
+        lambda f: fill(f, {"a": 2, "b": 2}),
+        ValueError,
+        "{f} leaves no picture for validation: a class of three has one for each part",
+    ),
+    "singles": (
+        lambda f: fill(f, {"a": 1, "b": 1}),
+        ValueError,
+        "{f} leaves no picture for validation: a class of three has one for each part",
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_folder_of_another_layout_is_refused_in_a_sentence(tmp_path: Path, layout: str) -> None:
+    make, kind, sentence = LAYOUTS[layout]
+    folder = tmp_path / "set"
+    make(folder)
+    with pytest.raises(kind, match=f"^{re.escape(sentence.format(f=folder))}$"):
+        load_folder(folder)
+
+
+def test_a_folder_that_is_not_called_one_is_hinted_at(birds: Path) -> None:
+    with pytest.raises(ValueError, match=f"for the folder of that name write folder:{birds}$"):
+        load(str(birds))
+    with pytest.raises(ValueError, match=r"^folder: names no folder: write folder:PATH$"):
+        load("folder:")
+
+
+# Real photographs
+
+
+@pytest.fixture(scope="module")
+def photographs() -> Path:
+    """100 JPEGs of odd sizes, some of them grey: $MBIB_SHARED/data/imagenet_sample."""
+    folder = Path(os.environ.get("MBIB_SHARED", "")) / "data" / "imagenet_sample"
+    if "MBIB_SHARED" in os.environ and folder.is_dir():
+        return folder
+    reason = "the photographs are not here: set MBIB_SHARED to the folder that holds data/imagenet_sample"
+    if os.environ.get("CI") and not os.environ.get("GITHUB_ACTIONS"):  # they lie in no public place
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def test_real_photographs_of_odd_sizes(photographs: Path, tmp_path: Path) -> None:
+    files = sorted(photographs.glob("*.JPEG"))
+    modes = {path: Image.open(path).mode for path in files}
+    assert set(modes.values()) == {"RGB", "L"}
+    for path in files:
+        own = tmp_path / ("grey" if modes[path] == "L" else "colour")
+        own.mkdir(exist_ok=True)
+        (own / path.name).symlink_to(path)
+    data = load_folder(tmp_path)
+    assert data.classes == ["colour", "grey"]
+    assert sum(len(getattr(data, part).y) for part in ("train", "validation", "test")) == len(files) == 100
+    grey = data.train.x[data.train.y == 1]
+    assert (grey[:, 0] == grey[:, 1]).all()
+    assert (grey[:, 1] == grey[:, 2]).all()
+    for path in files[:20]:
+        whole = Image.open(path).convert("RGB")
+        slow = np.asarray(ImageOps.fit(whole, (32, 32), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+        assert np.abs(read_picture(path.read_bytes()).astype(int) - slow).mean() < 2
+
+
+# Arrays
+
+
+def arrays(n: int = 6, side: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    return np.random.RandomState(0).randint(0, 255, (n, side, side, 3), dtype=np.uint8), np.arange(n) % 2
+
+
+def test_arrays_of_every_layout_and_kind_are_the_same_data() -> None:
+    x, y = arrays()
+    wanted = from_arrays("mine", train=(x, y), validation=(x, y), test=(x, y))
+    assert wanted.classes == ["0", "1"]
+    assert torch.equal(wanted.train.x, torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
+    assert wanted.train.y.dtype == torch.int64
+    x.setflags(write=False)
+    for own_x, own_y in [
+        (x.transpose(0, 3, 1, 2), y.astype(np.int32)),
+        (torch.tensor(x), torch.tensor(y, dtype=torch.uint8)),
+        (torch.tensor(x).permute(0, 3, 1, 2), y.tolist()),
+        (x[::-1][::-1], y.astype(np.uint8)),
+    ]:
+        data = from_arrays("mine", train=(own_x, own_y), validation=(own_x, own_y), test=(own_x, own_y))
+        assert torch.equal(data.train.x, wanted.train.x)
+        assert torch.equal(data.test.y, wanted.test.y)
+        assert data.fingerprint == wanted.fingerprint
+    other = from_arrays("mine", train=(x[:4], y[:4]), validation=(x, y), test=(x, y), classes=["a", "b"])
+    assert other.fingerprint != wanted.fingerprint
+    assert other.classes == ["a", "b"]
+
+
+X, Y = arrays()
+BAD_ARRAYS = {
+    "float": (
+        (X / 255, Y),
+        TypeError,
+        "must be uint8, from 0 to 255, these are torch.float64; multiply what runs from 0 to 1",
+    ),
+    "int64": ((X.astype(int), Y), TypeError, "must be uint8, from 0 to 255, these are torch.int64$"),
+    "grey": (
+        (X[..., 0], Y),
+        ValueError,
+        r"must be \[N, H, W, 3\] or \[N, 3, H, W\], these are \[6, 8, 8\]: a grey picture",
+    ),
+    "which": ((X[:, :3], Y), ValueError, r"these are \[6, 3, 8, 3\]: either could be the colours"),
+    "float labels": ((X, Y / 2), TypeError, r"labels must be whole numbers \[6\], these are torch.float64 \[6\]"),
+    "one-hot labels": (
+        (X, np.eye(2, dtype=int)[Y]),
+        TypeError,
+        r"labels must be whole numbers \[6\], these are .* \[6, 2\]",
+    ),
+    "short labels": ((X, Y[:5]), TypeError, r"labels must be whole numbers \[6\], these are torch.int64 \[5\]"),
+    "large label": ((X, Y + 1), ValueError, "labels run from 1 to 2, outside 0 to 1"),
+    "negative label": ((X, Y - 1), ValueError, "labels run from -1 to 0, outside 0 to 1"),
+    "nothing": ((X[:0], Y[:0]), ValueError, "mine test: there are no pictures"),
+    "other size": ((X[:, :6], Y), ValueError, r"the pictures of all parts must have one size \(H, W\), these have"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_ARRAYS)
+def test_other_arrays_are_refused_in_a_sentence(kind: str) -> None:
+    pair, error, sentence = BAD_ARRAYS[kind]
+    with pytest.raises(error, match=sentence):
+        from_arrays("mine", train=(X, Y), validation=(X, Y), test=pair)
+
+
+def test_arrays_without_a_class_or_with_one_are_refused() -> None:
+    with pytest.raises(ValueError, match="no training picture of c"):
+        from_arrays("mine", train=(X, Y), validation=(X, Y), test=(X, Y), classes=["a", "b", "c"])
+    with pytest.raises(ValueError, match="has 1 classes"):
+        from_arrays("mine", train=(X, Y * 0), validation=(X, Y * 0), test=(X, Y * 0))
+
+
+def test_a_checkpoint_of_other_arrays_is_refused(tiny_schedule: Schedule, tmp_path: Path) -> None:
+    settings = Settings(data="mine", schedule="tiny", precision="float32", threads=1)
+    one = from_arrays("mine", train=(X, Y), validation=(X, Y), test=(X, Y))
+    other = from_arrays("mine", train=(X, Y), validation=(X, Y), test=(255 - X, Y))
+    run = trainer.train(settings, one, device="cpu", progress=False, checkpoint=tmp_path / "c.pt")
+    assert run.settings.pictures == one.fingerprint
+    assert run.size == (8, 8)
+    with pytest.raises(ValueError, match="belongs to the run"):
+        trainer.train(settings, other, device="cpu", progress=False, checkpoint=tmp_path / "c.pt")
+
+
+# A run's name
+
+
+def test_a_run_is_named_after_the_folder_and_its_pictures_not_its_path() -> None:
+    settings = settle(Settings(data="folder:/home/somebody/secret/My Birds", pictures="12345678"))
+    name = run_id(settings)
+    assert re.fullmatch("folder-my-birds-mbib-folder-s0-[0-9a-f]{8}", name)
+    assert run_id(replace(settings, data="folder:My Birds/")) == name
+    assert run_id(replace(settings, pictures="87654321")) != name
+    assert run_id(replace(settings, threads=2)) == name
+
+
+def test_the_names_of_other_runs_stand() -> None:
+    assert "pictures" not in json.dumps(sorted(set(Settings().plain()) - {"pictures"}))
+    assert run_id(settle(Settings())).startswith("glyphs-lt-100-mbib-glyphs-s0-")
+    assert "--imbalance 100" in command_line(settle(Settings()))
+
+
+def test_imbalance_is_a_folders_own() -> None:
+    settings = settle(Settings(data="folder:birds"))
+    assert settings.schedule == "folder"
+    assert "imbalance" not in command_line(settings)
+    with pytest.raises(ValueError, match="imbalance does not apply to a folder"):
+        settle(Settings(data="folder:birds", imbalance=10))
+
+
+def test_a_campaign_refuses_folders_and_makes_no_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = tmp_path / "wanted.toml"
+    wanted.write_text('[[run]]\nmethod = "ce"\ndata = "folder:birds"\n')
+    with pytest.raises(ValueError, match="run 1: a campaign makes runs on published data"):
+        campaign.read_wanted(wanted)
+    wanted.write_text('[[run]]\nmethod = "ce"\n')
+    started: list[list[str]] = []
+    monkeypatch.setattr(campaign, "_worktree", lambda *_: ROOT)
+    one = campaign.read_wanted(wanted)[0]
+    popen = subprocess.Popen
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            subprocess, "Popen", lambda words, **o: started.append(words) if "-c" in words else popen(words, **o)
+        )
+        campaign._start(one, tmp_path, "0" * 40, 1, None)
+    assert "--no-report" in started[0]
+    cli._parser().parse_args(started[0][3:])
+
+
+# Training, report, prediction
+
+
+@pytest.fixture
+def trained(birds: Path, quick: None, tmp_path: Path) -> Path:
+    """Weights of two epochs on `birds`."""
+    return train_on(birds, tmp_path / "runs")
+
+
+def train_on(folder: Path, out: Path, *more: str) -> Path:
+    words = ["train", "mbib", "--data", f"folder:{folder.name}", "--root", str(folder.parent), "--threads", "1"]
+    words += ["--precision", "float32", "--device", "cpu", "--quiet", "--out", str(out), *more]
+    before = set(out.glob("*.safetensors"))
+    assert cli.main(words) == 0
+    new = set(out.glob("*.safetensors")) - before
+    return new.pop() if new else Path()
+
+
+def test_a_folder_is_trained_and_reported(trained: Path, birds: Path) -> None:
+    assert {path.suffix for path in trained.parent.iterdir()} == {".json", ".safetensors", ".md", ".png"}
+    assert trained.name.startswith("folder-birds-mbib-folder-s0-")
+    record = read_record(trained.with_suffix(".json"))
+    assert record["settings"]["pictures"] == load_folder(birds).fingerprint
+    assert str(birds.parent) not in json.dumps(record)
+    assert "imbalance" not in record["command"]
+    page = trained.with_suffix(".md").read_text()
+    assert "MBIB on folder:birds: 3 classes with 20 to 1\ntraining pictures, 27 in all" in page
+    assert "| auk | 1 | 1 | " in page
+    assert f"]({trained.stem}.png)" in page
+    assert Image.open(trained.with_suffix(".png")).size == (1680, 720)
+    assert "100" not in show_table(table([record])).split("mbib")[0]
+
+
+def test_a_run_is_made_once_but_again_when_a_picture_changes(
+    trained: Path, birds: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert train_on(birds, trained.parent) == Path()
+    assert "this run was made before" in capsys.readouterr().out
+    fill(birds, {"robin": 1}, start=40)
+    other = train_on(birds, trained.parent)
+    assert f"report   {other.with_suffix('.md')}" in capsys.readouterr().out
+    assert other.stem != trained.stem
+    assert cli.main(["evaluate", str(other), "--root", str(birds.parent), "--device", "cpu"]) == 0
+    assert capsys.readouterr().err == ""
+    assert cli.main(["evaluate", str(trained), "--root", str(birds.parent), "--device", "cpu"]) == 0
+    assert "are not those of the training run" in capsys.readouterr().err
+    fill(birds, {"owl": 3})
+    assert cli.main(["evaluate", str(trained), "--root", str(birds.parent), "--device", "cpu"]) == 2
+    assert "knows other classes than folder:birds has now" in capsys.readouterr().err
+
+
+def test_predictions_are_those_of_the_network(trained: Path, birds: Path, capsys: pytest.CaptureFixture) -> None:
+    capsys.readouterr()
+    assert cli.main(["predict", str(trained), "--csv", "--device", "cpu", str(birds)]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert len(rows) == 41
+    run = cli.read_weights(trained)
+    assert run.classes == ["auk", "robin", "wren"]
+    assert run.size == (32, 32)
+    for row in (rows[0], rows[20], rows[40]):
+        x = torch.from_numpy(read_picture(Path(row["file"]).read_bytes()))[None]
+        p = trainer.features_of(run.network, x)["logits/mean"].softmax(1)[0]
+        assert row["class"] == run.classes[int(p.argmax())]
+        assert float(row["probability"]) == pytest.approx(float(p.max()), abs=2e-4)
+        assert float(row["runner_up_probability"]) == pytest.approx(float(p.sort().values[-2]), abs=2e-4)
+    assert cli.main(["predict", str(trained), "--device", "cpu", rows[0]["file"]]) == 0
+    first = rows[0]
+    wanted = f"{first['file']}: {first['class']} {100 * float(first['probability']):.0f} %, then {first['runner_up']} "
+    assert capsys.readouterr().out.startswith(wanted)
+
+
+def test_a_broken_picture_does_not_stop_the_others(trained: Path, birds: Path, capsys: pytest.CaptureFixture) -> None:
+    capsys.readouterr()
+    bad = birds / "bad.txt"
+    bad.write_text("no picture")
+    files = [str(birds / "auk" / "0.png"), str(bad), str(birds / "none.png"), str(birds / "wren")]
+    assert cli.main(["predict", str(trained), "--device", "cpu", *files]) == 2
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 1 + 8
+    assert said.err == (
+        f"mbib: {bad} is no picture, or of a format that Pillow cannot read\nmbib: {birds / 'none.png'} is not there\n"
+    )
+    (birds / "empty").mkdir()
+    assert cli.main(["predict", str(trained), str(birds / "empty")]) == 2
+    assert capsys.readouterr().err == f"mbib: there is no picture in {birds / 'empty'}\n"
+    assert cli.main(["predict", str(bad), files[0]]) == 2
+    assert "holds no weights that `mbib train` wrote" in capsys.readouterr().err
+
+
+def test_weights_remember_the_size_of_their_pictures(tiny_schedule: Schedule, tmp_path: Path) -> None:
+    data = coloured([22, 9, 3], side=12)
+    settings = Settings(data="coloured", schedule="tiny", epochs=1, precision="float32", threads=1)
+    cli._write_weights(trainer.train(settings, data, device="cpu", progress=False), tmp_path / "w.safetensors")
+    run = cli.read_weights(tmp_path / "w.safetensors")
+    assert run.size == (12, 12)
+    assert run.classes == data.classes
+
+
+def test_a_class_without_test_pictures_has_no_accuracy(tmp_path: Path, quick: None) -> None:
+    fill(tmp_path / "set" / "train", {"robin": 12, "a|b": 4, "wren": 1})
+    fill(tmp_path / "set" / "test", {"robin": 2, "a|b": 2}, start=30)
+    path = train_on(tmp_path / "set", tmp_path / "runs")
+    record = read_record(path.with_suffix(".json"))
+    assert record["test"]["by_class"]["mean"][2] is None
+    accuracy = record["test"]["by_class"]["mean"][:2]
+    assert record["test"]["accuracy"]["mean"]["all"] == pytest.approx(sum(accuracy) / 2, abs=1e-5)
+    page = path.with_suffix(".md").read_text()
+    assert "| wren | 1 | 0 of 0 |  |" in page
+    assert "| wren | 1 | 0 |  |  |" in page
+    assert "| a\\|b | 3 | 2 | " in page
+
+
+def test_a_run_for_choosing_is_reported_on_validation_pictures(birds: Path, quick: None, tmp_path: Path) -> None:
+    assert not train_on(birds, tmp_path / "runs", "--no-report").with_suffix(".md").exists()
+    path = train_on(birds, tmp_path / "runs", "--choosing")
+    page = path.with_suffix(".md").read_text()
+    assert "Measured on 7 validation pictures." in page
+    assert "test" not in page
+
+
+def test_confusion_counts_pictures() -> None:
+    logits = torch.tensor([[2.0, 1, 0], [0, 2, 1], [0, 2, 1], [0, 1, 2]])
+    found = metrics.confusion(logits, torch.tensor([0, 0, 1, 1]))
+    assert found.tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("counts", "classes"),
+    [([200, 19, 3, 19], [2, 1, 3]), ([300, 40, 20, 100], [2, 1]), ([50, 20], [1]), ([5, 5], [0, 1])],
+)
+def test_the_tail_is_the_few_shots_or_the_rarest_third(counts: list[int], classes: list[int]) -> None:
+    assert report.tail(torch.tensor(counts)).tolist() == classes
+
+
+def test_the_report_says_what_the_tail_is_taken_for() -> None:
+    record = made_up_record()
+    confusion = torch.tensor([[40, 0, 0], [6, 3, 1], [2, 0, 0]])
+    page = report.report(record, confusion, about="birds")
+    assert "| owl | 3 | 0 of 2 | robin (2) |" in page
+    assert "| wren | 15 | 3 of 10 | robin (6), owl (1) |" in page
+    assert page.index("| owl | 3 | 0 of 2") < page.index("| wren | 15 | 3 of 10")
+    assert "a probability of 90 %, and is right less often: 62 %\nof the time" in page
+    assert "| few | 10 | 90.0 | 62.0 | 28.0 |" in page
+
+
+def made_up_record() -> dict[str, Any]:
+    bins = {"count": [0, 10], "confidence": [0.0, 0.9], "accuracy": [0.0, 0.62], "error": 0.28}
+    found = {
+        "pictures": 52,
+        "default": "mean",
+        "accuracy": {"mean": {"all": 0.43, "many": 1.0, "few": 0.15}},
+        "by_class": {"mean": [1.0, 0.3, 0.0]},
+        "posterior_means": [0.9, 0.3, 0.1],
+        "calibration": {"all": bins, "many": bins, "few": bins},
+    }
+    return {
+        "run_id": "x",
+        "settings": {"method": "mbib", "epochs": 1, "data": "folder:x"},
+        "command": "mbib",
+        "seconds": 1.0,
+        "classes": ["robin", "wren", "owl"],
+        "counts": [200, 15, 3],
+        "shots": {"many": 1, "few": 2},
+        "test": found,
+    }
+
+
+# What the README and the example say
+
+
+def run_python(*words: str, folder: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+    own = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
+    return subprocess.run([sys.executable, *words], cwd=folder, env=own, capture_output=True, text=True, timeout=280)
+
+
+def blocks(language: str) -> Iterator[str]:
+    yield from re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_example_trains_a_foreign_network_in_a_foreign_loop() -> None:
+    done = run_python("examples/own_loop.py")
+    assert done.returncode == 0, done.stderr
+    accuracy = {shot: float(value) for shot, value in re.findall(r"^(\w+) +([\d.]+) % of test", done.stdout, re.M)}
+    assert list(accuracy) == ["all", "many", "medium", "few"]
+    assert accuracy["many"] > 70
+    assert accuracy["all"] > 35  # chance is 2.5
+    assert accuracy["few"] > 12
+
+
+def test_the_example_is_short() -> None:
+    assert len((ROOT / "examples" / "own_loop.py").read_text().splitlines()) < 60
+
+
+def test_the_readmes_code_runs() -> None:
+    for code in blocks("python"):
+        torch.manual_seed(0)
+        given = {
+            name: torch.randn(5, 4, requires_grad=True) for name in ("v_logits", "v1_logits", "v2_logits", "v3_logits")
+        }
+        given |= {"z_logits": torch.randn(5, 4, requires_grad=True), "counts": [50, 20, 6, 1]}
+        names: dict[str, Any] = given | {"targets": torch.tensor([0, 1, 2, 3, 0])}
+        exec(code, names)
+        assert names["loss"].isfinite()
+        names["loss"].backward()
+        assert names["v1_logits"].grad is not None
+
+
+def test_the_readmes_commands_are_commands() -> None:
+    lines = [line for block in blocks("") for line in block.splitlines() if line.startswith("mbib ")]
+    assert len(lines) >= 6
+    for line in lines:
+        cli._parser().parse_args(shlex.split(line, comments=True)[1:])
+
+
+@pytest.mark.slow
+def test_superclasses_of_cifar_as_a_folder_from_the_readme_alone(cifar_root: Path, tmp_path: Path) -> None:
+    with (cifar_root / "cifar-100-python" / "train").open("rb") as file:
+        raw = pickle.load(file, encoding="latin1")
+    with (cifar_root / "cifar-100-python" / "meta").open("rb") as file:
+        names = pickle.load(file, encoding="latin1")["coarse_label_names"]
+    labels = np.array(raw["coarse_labels"])
+    for label, name in enumerate(names):
+        (tmp_path / "super" / name).mkdir(parents=True)
+        for i in np.where(labels == label)[0][: round(60 * 0.84**label)]:
+            Image.fromarray(raw["data"][i].reshape(3, 32, 32).transpose(1, 2, 0)).save(
+                tmp_path / "super" / name / f"{i}.png"
+            )
+    command, predict = (
+        line for line in "\n".join(blocks("")).splitlines() if re.match("mbib (train|predict).*(PATH|photo)", line)
+    )
+    words = shlex.split(command.replace("PATH", "super"), comments=True)[1:]
+    start = "import sys; from mbib_core.cli import main; sys.exit(main())"
+    cache = {"MBIB_CACHE": str(tmp_path / "cache")}
+    done = run_python("-c", start, *words, "--epochs", "2", "--threads", "1", "--quiet", folder=tmp_path, **cache)
+    assert done.returncode == 0, done.stderr
+    weights = next((tmp_path / "runs").glob("*.safetensors"))
+    assert json.loads(weights.with_suffix(".json").read_text())["classes"] == names
+    page = weights.with_suffix(".md").read_text()
+    assert page.startswith("# folder-super-mbib-folder-s0-")
+    assert all(page.count(f"| {name} |") >= 1 for name in names)
+    assert weights.with_suffix(".png").stat().st_size > 10_000
+    words = [
+        str(weights.relative_to(tmp_path)) if word.endswith("NAME.safetensors") else word
+        for word in shlex.split(predict.split("photo.jpg")[0])[1:]
+    ]
+    done = run_python("-c", start, *words, f"super/{names[0]}", folder=tmp_path, **cache)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 60
+    assert all(re.match(r"super/.*\.png: \S+ \d+ %, then \S+ \d+ %$", line) for line in lines)
