@@ -198,10 +198,11 @@ def method_of(settings: Settings) -> Method:
 
 def _check(s: Settings) -> None:
     losses.check_settings(alphas=s.alphas or (), beta=s.beta or 0.0, k=s.k or 0.0, gamma=s.gamma or 0.0)
-    of_the_network = (s.taps or 1) - METHODS[s.method].picture
+    observations = 1 if s.taps is None else s.taps
+    of_the_network = observations - METHODS[s.method].picture
     even_taps(named(SCHEDULES, str(s.schedule), "schedule").depth, of_the_network)
-    if s.alphas is not None and len(s.alphas) != (s.taps or 1) - 1:
-        raise ValueError(f"{s.taps} observations need {(s.taps or 1) - 1} alphas, not {len(s.alphas)}: {s.alphas}")
+    if s.alphas is not None and len(s.alphas) != observations - 1:
+        raise ValueError(f"{s.taps} observations need {observations - 1} alphas, not {len(s.alphas)}: {s.alphas}")
     if s.folder is not None and s.imbalance != Settings.imbalance:
         raise ValueError("imbalance does not apply to a folder, whose own counts are the long tail: leave it out")
     for name, value, allowed in (

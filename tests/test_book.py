@@ -1,0 +1,262 @@
+"""The book: every chapter executed, short, described and solvable; built without a warning; one address."""
+
+import importlib.util
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "book"
+
+
+def _script(name: str):
+    spec = importlib.util.spec_from_file_location(name, BOOK / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+chapters = _script("chapters")
+CHAPTERS = sorted(BOOK.glob("*.ipynb"))
+every_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+
+
+def notebook(*cells: str, tags: tuple[str, ...] = ()) -> nbformat.NotebookNode:
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
+    for cell in made.cells:
+        cell.metadata["tags"] = list(tags)
+    return chapters.normalised(made)
+
+
+# ---------------------------------------------------------------- the chapters as they are stored
+
+
+@every_chapter
+def test_a_chapter_can_be_published(path):
+    assert chapters.faults(chapters.read(path)) == []
+
+
+@every_chapter
+def test_cells_are_short(path):
+    lines = sorted(len(cell.source.splitlines()) for cell in chapters.code_cells(chapters.read(path)))
+    assert lines[len(lines) // 2] <= 8, "the median cell"
+    assert lines[int(0.9 * len(lines))] <= 20, "nine in ten"
+
+
+@every_chapter
+def test_a_chapter_is_stored_in_the_one_form_that_the_script_writes(path):
+    nb = chapters.read(path)
+    assert nbformat.writes(chapters.normalised(chapters.read(path))) == nbformat.writes(nb)
+
+
+@every_chapter
+def test_text_and_back_keeps_the_chapter(path):
+    nb = chapters.read(path)
+    assert nbformat.writes(chapters.from_text(chapters.to_text(nb), nb)) == nbformat.writes(nb)
+
+
+@every_chapter
+def test_cells_that_train_end_in_an_assertion(path):
+    """Outputs that nbval does not compare are still checked: such a chapter asserts something somewhere."""
+    ignored = chapters.tagged(chapters.read(path), "nbval-ignore-output")
+    assert not ignored or any("assert " in cell.source for cell in ignored)
+
+
+def exercises() -> list:
+    found = []
+    for path in CHAPTERS:
+        cells = [c for tag in ("exercise", "check", "solution") for c in chapters.tagged(chapters.read(path), tag)]
+        thirds = len(cells) // 3
+        groups = zip(cells[:thirds], cells[thirds : 2 * thirds], cells[2 * thirds :], strict=True)
+        found += [pytest.param(path, *group, id=f"{path.stem}-{n}") for n, group in enumerate(groups, 1)]
+    return found
+
+
+@every_chapter
+def test_every_exercise_has_a_check_and_a_folded_solution(path):
+    nb = chapters.read(path)
+    tags = [tag for cell in nb.cells for tag in cell.metadata.get("tags", [])]
+    order = [tag for tag in tags if tag in ("exercise", "check", "solution")]
+    assert order, "a chapter has exercises"
+    assert order == ["exercise", "check", "solution"] * (len(order) // 3)
+    assert all("hide-cell" in cell.metadata.tags for cell in chapters.tagged(nb, "solution"))
+
+
+@pytest.mark.parametrize(("path", "stub", "check", "solution"), exercises())
+def test_the_solution_passes_and_the_stub_does_not(path, stub, check, solution):
+    scope: dict = {}
+    for cell in chapters.tagged(chapters.read(path), "setup"):
+        exec(cell.source, scope)
+
+    def verdict(source: str) -> str:
+        with redirect_stdout(io.StringIO()) as printed:
+            exec(source, scope)
+            exec(check.source, scope)
+        return printed.getvalue()
+
+    assert verdict(stub.source).startswith("Not yet")
+    assert verdict(solution.source).startswith("Right")
+
+
+def test_the_contents_name_what_exists_and_all_of_it():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    named = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    pages = [*BOOK.glob("*.ipynb"), *BOOK.glob("*.md")]
+    assert sorted(named) == sorted(f"book/{page.stem}" for page in pages)
+
+
+def test_every_citation_is_in_the_bibliography():
+    keys = set(re.findall(r"@\w+\{([\w-]+),", (BOOK / "references.bib").read_text()))
+    pages = [p.read_text() for p in BOOK.glob("*.md")] + [json.dumps(chapters.read(p)) for p in CHAPTERS]
+    cited = {
+        key for page in pages for group in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", page) for key in group.split(",")
+    }
+    assert cited <= keys
+
+
+# ---------------------------------------------------------------- the script
+
+
+def test_a_second_run_gives_the_same_bytes(tmp_path):
+    cells = [
+        "import ipywidgets, sys, numpy as np\nfrom matplotlib.figure import Figure\nfrom mbib_core import figures",
+        "for i in range(50):\n    print(i)\n    sys.stdout.flush()",
+        "figures.show(figures.class_counts({'a': np.array([200, 50, 10, 2])}))",
+        "box = ipywidgets.VBox([ipywidgets.IntSlider(), ipywidgets.FloatText()])\n"
+        "link = ipywidgets.jslink((box.children[0], 'value'), (box.children[1], 'value'))\nbox",
+    ]
+    path = tmp_path / "tiny.ipynb"
+    chapters.write(notebook(*cells), path)
+    chapters.run([path])
+    first = path.read_bytes()
+    chapters.run([path])
+    assert path.read_bytes() == first
+    nb = chapters.read(path)
+    assert chapters.faults(nb) == []
+    assert nb.cells[2].metadata.mystnb.image.alt.startswith("Training pictures of each class")
+    assert len(nb.cells[1].outputs) == 1
+    assert "timing" not in first.decode()
+    assert not re.findall(r"\b(?!0{20})[0-9a-f]{32}\b", first.decode()), "a random widget name is left"
+
+
+def test_text_keeps_ids_and_outputs_of_unchanged_cells_only():
+    old = notebook("a = 1", "print(a)", "a + 1", tags=("nbval-ignore-output",))
+    for number, cell in enumerate(old.cells, 1):
+        cell.outputs = [nbformat.v4.new_output("stream", text=f"{number}\n")]
+        cell.execution_count = number
+    new = chapters.from_text(chapters.to_text(old).replace("print(a)", "print(2 * a)"), old)
+    assert [cell.id for cell in new.cells] == [cell.id for cell in old.cells]
+    assert [len(cell.outputs) for cell in new.cells] == [1, 0, 1]
+    assert [cell.metadata.tags for cell in new.cells] == [["nbval-ignore-output"]] * 3
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda cell: cell.update(execution_count=None), "was not executed"),
+        (lambda cell: cell.update(source="\n".join(["a = 1"] * 26)), "26 lines"),
+        (lambda cell: cell.update(source="a" * 89), "wider than 88"),
+        (
+            lambda cell: cell.update(outputs=[nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])]),
+            "error",
+        ),
+        (lambda cell: cell.update(outputs=[nbformat.v4.new_output("stream", name="stderr", text="!")]), "stderr"),
+        (lambda cell: cell.update(outputs=[nbformat.v4.new_output("display_data", {"image/png": ""})]), "no alt text"),
+        (
+            lambda cell: cell.update(outputs=[nbformat.v4.new_output("display_data", {"text/html": "<img src=a>"})]),
+            "no alt",
+        ),
+        (lambda cell: cell.update(cell_type="markdown", source="![](picture.png)"), "no alt text"),
+    ],
+)
+def test_check_finds_what_must_not_be_published(damage, complaint):
+    nb = notebook("1 + 1")
+    nb.cells[0].execution_count = 1
+    assert chapters.faults(nb) == []
+    damage(nb.cells[0])
+    assert any(complaint in fault for fault in chapters.faults(nb))
+
+
+def tree(root: Path) -> list[Path]:
+    """The files of the project, without what is built or cached."""
+    skipped = {"_build", "build", "dist", "runs", "venv", "__pycache__"}
+    return [
+        path
+        for path in root.rglob("*")
+        if path.is_file()
+        and not any(
+            part in skipped or (part.startswith(".") and part != ".github") for part in path.relative_to(root).parts
+        )
+        and not any(part.endswith(".egg-info") for part in path.relative_to(root).parts)
+    ]
+
+
+def test_the_address_stands_nowhere_but_where_the_command_writes(tmp_path):
+    copy = tmp_path / "copy"
+    for path in tree(ROOT):
+        target = copy / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    old = chapters.address(copy)
+    owner, repo = (part.encode() for part in old.split("/"))
+    assert chapters.change_address("somebody-else/their-copy", copy)
+    assert chapters.address(copy) == "somebody-else/their-copy"
+    left = [str(p.relative_to(copy)) for p in tree(copy) if owner in p.read_bytes() or repo in p.read_bytes()]
+    assert left == []
+    chapters.change_address(old, copy)
+    changed = [
+        str(p.relative_to(copy)) for p in tree(copy) if p.read_bytes() != (ROOT / p.relative_to(copy)).read_bytes()
+    ]
+    assert changed == []
+
+
+def test_a_bad_address_is_refused():
+    with pytest.raises(SystemExit, match="OWNER/REPO"):
+        chapters.change_address("https://example.org/a/b")
+
+
+def test_an_unknown_chapter_is_named_with_those_there_are():
+    with pytest.raises(SystemExit, match="01_long_tails"):
+        chapters.chapter_files(["02_nothing"])
+
+
+# ---------------------------------------------------------------- the pages
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("site")
+    start = "from jupyter_book.cli.main import main; main()"
+    options = ["-W", "-n", "--keep-going", "--path-output", str(out)]
+    command = [sys.executable, "-c", start, "build", *options, str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=out)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return out / "_build" / "html" / "book"
+
+
+@pytest.mark.slow
+def test_the_book_builds_without_a_warning_and_images_keep_their_alt_text(site):
+    for path in CHAPTERS:
+        page = (site / f"{path.stem}.html").read_text()
+        article = page[page.index("<article") : page.index("</article")]
+        stored = [alt for cell in chapters.code_cells(chapters.read(path)) for _, alt in chapters.images(cell)]
+        shown = re.findall(r'<img alt="([^"]*)"', article)
+        assert [text.replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&") for text in shown] == stored
+        assert article.count("<img") == len(stored)
+
+
+@pytest.mark.slow
+def test_pages_link_to_the_repository_at_its_address(site):
+    page = (site / "01_long_tails.html").read_text()
+    assert f"https://github.com/{chapters.address()}" in page
+    assert f"colab.research.google.com/github/{chapters.address()}/blob/main/book/01_long_tails.ipynb" in page
+    assert "THEBE_JS_URL" not in page

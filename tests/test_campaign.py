@@ -1,0 +1,520 @@
+"""The campaign: order, resuming, clean checkouts, several at once, and what it says when something is in the way.
+
+Most tests run it on a small repository whose `mbib_core.cli` is a stand-in that trains nothing: `FAKE_CLI` below.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from mbib_core import campaign as module
+from mbib_core.campaign import campaign, missing, read_wanted
+from mbib_core.results import command_line, read_record, run_id, write_record
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Takes the campaign's command, finds the run's name in names.json, behaves as files in $FAKE tell, and logs to it.
+FAKE_CLI = """
+import hashlib, json, os, sys, time
+from pathlib import Path
+from filelock import FileLock, Timeout
+
+def main():
+    words, control = sys.argv[1:], Path(os.environ["FAKE"])  # knows --no-report, too
+    name = json.loads(Path("names.json").read_text())[" ".join(words[: words.index("--threads")])]
+    out, checkpoints = (Path(words[words.index(w) + 1]) for w in ("--out", "--checkpoints"))
+    checkpoint = checkpoints / f"{name}.pt"
+
+    def log(what):
+        with open(control / "log", "a") as file:
+            file.write(json.dumps([what, name, os.getpid(), os.getcwd(), words]) + "\\n")
+
+    def told(what, default):
+        file = control / f"{what}-{name}"
+        return float(file.read_text()) if file.is_file() else default
+
+    time.sleep(told("prepare", 0))
+    try:
+        with FileLock(checkpoint.with_suffix(".lock"), timeout=0):
+            if (out / f"{name}.json").is_file():
+                return 0
+            log("goes on" if checkpoint.is_file() else "starts")
+            checkpoint.write_text("half")
+            time.sleep(told("sleep", 0))
+            if told("fail", 0):
+                print("it went wrong")
+                return 2
+            record = {"run_id": name, "settings": {}}
+            text = json.dumps(record, sort_keys=True).encode()
+            record["digest"] = hashlib.sha256(text).hexdigest()[:16]
+            (out / f"{name}.json").write_text(json.dumps(record))
+            checkpoint.unlink()
+            log("ends")
+    except Timeout:
+        return 75
+    return 0
+"""
+
+WANTED = """
+[[run]]
+epochs = 1
+method = ["ce", "bsce"]
+
+[[run]]
+epochs = 1
+beta = [1, 2]
+keep = true
+"""
+
+
+def git(folder: Path, *words: str) -> str:
+    own = ["-c", "user.name=tests", "-c", "user.email=tests@example.org"]
+    return subprocess.run(["git", *own, *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+class Project:
+    """A repository with a list of wanted runs, and what the stand-in is told and logs."""
+
+    def __init__(self, folder: Path, wanted: str = WANTED):
+        self.folder, self.control = folder / "project", folder / "control"
+        self.control.mkdir()
+        self.list = self.folder / "book" / "results" / "wanted.toml"
+        for path, content in {
+            "mbib_core/__init__.py": "",
+            "mbib_core/cli.py": FAKE_CLI,
+            ".gitignore": "__pycache__/\n",
+            "book/results/wanted.toml": wanted,
+        }.items():
+            (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / path).write_text(content)
+        self.wanted = read_wanted(self.list)
+        self.ids = [w.id for w in self.wanted]
+        names = {" ".join(command_line(w.settings).split()[1:]): w.id for w in self.wanted}
+        (self.folder / "names.json").write_text(json.dumps(names))
+        git(self.folder, "init", "-q")
+        self.head = self.commit()
+
+    def commit(self) -> str:
+        git(self.folder, "add", ".")
+        git(self.folder, "commit", "-q", "--allow-empty", "-m", "change")
+        return git(self.folder, "rev-parse", "HEAD")
+
+    def tell(self, what: str, number: int, value: float = 1) -> None:
+        (self.control / f"{what}-{self.ids[number]}").write_text(str(value))
+
+    def log(self) -> list[list[Any]]:
+        file = self.control / "log"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+    def logged(self, what: str) -> list[str]:
+        return [line[1] for line in self.log() if line[0] == what]
+
+    def made(self) -> list[str]:
+        return [name for name in self.ids if (self.list.parent / f"{name}.json").is_file()]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("MBIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FAKE", str(tmp_path / "control"))
+    pause = time.sleep
+    monkeypatch.setattr(module.time, "sleep", lambda _seconds: pause(0.02))
+    before = signal.getsignal(signal.SIGTERM)
+    yield Project(tmp_path)
+    signal.signal(signal.SIGTERM, before)
+
+
+def cached(kind: str, name: str, suffix: str) -> Path:
+    path = Path(os.environ["MBIB_CACHE"]) / kind / f"{name}{suffix}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+# The list
+
+
+def wanted_of(tmp_path: Path, text: str) -> list[module.Wanted]:
+    path = tmp_path / "wanted.toml"
+    path.write_text(text)
+    return read_wanted(path)
+
+
+def test_lists_stand_for_all_combinations_with_the_last_changing_fastest(tmp_path: Path) -> None:
+    found = wanted_of(tmp_path, '[[run]]\nmethod = ["bib", "mbib"]\nseed = [0, 1]\nkeep = true\n[[run]]\nmethod = "ce"')
+    assert [(w.settings.method, w.settings.seed, w.keep) for w in found] == [
+        ("bib", 0, True), ("bib", 1, True), ("mbib", 0, True), ("mbib", 1, True), ("ce", 0, False),
+    ]  # fmt: skip
+
+
+def test_alphas_are_one_list_or_a_list_of_lists(tmp_path: Path) -> None:
+    assert [w.settings.alphas for w in wanted_of(tmp_path, "[[run]]\nalphas = [0.1, 0.2]")] == [(0.1, 0.2)]
+    several = wanted_of(tmp_path, "[[run]]\nalphas = [[0, 0], [0.2, 0.3]]")
+    assert [w.settings.alphas for w in several] == [(0.0, 0.0), (0.2, 0.3)]
+
+
+def test_a_run_that_is_wanted_twice_is_made_once_where_it_stands_first(tmp_path: Path) -> None:
+    found = wanted_of(tmp_path, "[[run]]\nbeta = [2, 3]\n[[run]]\nbeta = 4\n[[run]]\nbeta = [3.0, 5]")
+    assert [w.settings.beta for w in found] == [2, 3, 4, 5]
+
+
+def test_whole_numbers_in_the_list_name_the_run_that_the_command_makes(tmp_path: Path) -> None:
+    """The record is written under the name that the command line gives: the campaign must look for that one."""
+    from mbib_core import cli
+    from mbib_core.methods import settle
+
+    for wanted in wanted_of(tmp_path, "[[run]]\nalphas = [[0, 0], [0, 1]]\nbeta = [1, 2]\nk = 0\nimbalance = 50"):
+        words = command_line(wanted.settings).split()[1:]
+        assert run_id(settle(cli._settings(cli._parser().parse_args(words)))) == wanted.id
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('[[run]]\n[[run]]\nmethod = "mibb"', "run 2: no method is called 'mibb'; did you mean mbib"),
+        ("[[run]]\nbetta = 1", "run 1: betta: no such setting"),
+        ('[[run]]\nbeta = "1"', "run 1: beta is '1': it must be a number"),
+        ("[[run]]\nepochs = 1.5", "run 1: epochs is 1.5: it must be a whole number"),
+        ("[[run]]\nalphas = 0.1", "run 1: alphas is 0.1: it must be a list of numbers"),
+        ("[[run]]\nalphas = [0.1]", "run 1: 3 observations need 2 alphas, not 1"),
+        ("[[run", "is no TOML"),
+        ("[run]\nbeta = 1", r"must hold \[\[run\]\] entries"),
+        ("run = [1]", r"must hold \[\[run\]\] entries"),
+        ("[[runs]]\nbeta = 1", r"must hold \[\[run\]\] entries and nothing else: runs"),
+        ("beta = 1", r"must hold \[\[run\]\] entries and nothing else: beta"),
+    ],
+)
+def test_a_list_that_cannot_be_followed_is_refused_with_the_entry(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=rf"wanted\.toml.* {sentence}"):
+        wanted_of(tmp_path, text)
+
+
+def test_a_list_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no list .*none.toml; name the list of wanted runs"):  # noqa: RUF043
+        read_wanted(tmp_path / "none.toml")
+
+
+def test_the_books_own_list_can_be_followed() -> None:
+    wanted = read_wanted(ROOT / "book" / "results" / "wanted.toml")
+    assert [w.settings.method for w in wanted[:2]] == ["ce", "bsce"]
+    assert all(w.settings.epochs == 200 and w.settings.purpose == "final" for w in wanted[:2])
+
+
+# Making runs
+
+
+def test_runs_are_made_in_the_order_of_the_list_and_say_so(project: Project, capsys: pytest.CaptureFixture) -> None:
+    assert campaign(project.list) == 0
+    assert project.logged("starts") == project.ids
+    assert project.made() == project.ids
+    said = capsys.readouterr().out
+    assert "4 runs wanted, 0 have a record, 4 to make" in said
+    for name in project.ids:
+        assert f"started {name} at {project.head[:12]}" in said
+        assert f"made {name} in 0 min" in said
+    assert said.endswith("done\n")
+
+
+def test_every_run_comes_from_a_clean_checkout_of_the_commit(project: Project) -> None:
+    assert campaign(project.list, threads=3) == 0
+    for _, _, _, folder, words in project.log():
+        assert Path(folder) == cached("worktrees", project.head, "")
+        assert git(Path(folder), "rev-parse", "HEAD") == project.head
+        assert words[words.index("--threads") + 1] == "3"
+        assert words[words.index("--out") + 1] == str(project.list.parent)
+    kept = [("--features" in words, "--no-weights" in words) for what, *_, words in project.log() if what == "starts"]
+    assert kept == [(False, True)] * 2 + [(True, False)] * 2
+    assert git(project.folder, "status", "--porcelain", "--untracked-files=no") == ""
+
+
+def test_a_run_that_has_a_record_is_not_made_again(project: Project, capsys: pytest.CaptureFixture) -> None:
+    write_record({"run_id": project.ids[1]}, project.list.parent)
+    assert campaign(project.list) == 0
+    assert project.logged("starts") == [project.ids[0], *project.ids[2:]]
+    assert "4 runs wanted, 1 have a record, 3 to make" in capsys.readouterr().out
+    assert campaign(project.list) == 0
+    assert len(project.log()) == 6, "nothing is left to make"
+
+
+def test_a_damaged_record_is_reported_rather_than_made_again(project: Project) -> None:
+    (project.list.parent / f"{project.ids[0]}.json").write_text("{")
+    with pytest.raises(ValueError, match=r"json is not a whole record; delete it, and the run can be made again"):
+        missing(project.wanted, project.list.parent)
+
+
+def test_runs_go_side_by_side(project: Project) -> None:
+    for number in (0, 1):
+        project.tell("sleep", number, 1.0)
+    assert campaign(project.list, processes=2) == 0
+    assert [line[0] for line in project.log()][:2] == ["starts", "starts"]
+    assert set(project.logged("starts")[:2]) == set(project.ids[:2])
+
+
+def test_a_failing_run_is_reported_and_the_rest_goes_on(project: Project, capsys: pytest.CaptureFixture) -> None:
+    project.tell("fail", 1)
+    assert campaign(project.list) == 1
+    assert project.made() == [project.ids[0], *project.ids[2:]]
+    said = capsys.readouterr().out
+    log = cached("logs", project.ids[1], ".log")
+    assert f"FAILED {project.ids[1]} (status 2): see {log}" in said
+    assert "done: 1 failed" in said
+    assert "it went wrong" in log.read_text()
+    (project.control / f"fail-{project.ids[1]}").unlink()
+    assert campaign(project.list) == 0
+    assert project.made() == project.ids
+
+
+def test_a_dry_run_says_what_is_missing_and_makes_nothing(project: Project, capsys: pytest.CaptureFixture) -> None:
+    write_record({"run_id": project.ids[0]}, project.list.parent)
+    (project.folder / "names.json").write_text("dirty")
+    assert campaign(project.list, dry=True) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [command_line(w.settings) for w in project.wanted[1:]]
+    assert project.log() == []
+
+
+@pytest.mark.parametrize("numbers", [{"processes": 0}, {"processes": -1}, {"threads": 0}])
+def test_fewer_than_one_process_or_thread_is_refused(project: Project, numbers: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="processes and threads must be 1 or more"):
+        campaign(project.list, **numbers)
+
+
+# Resuming
+
+
+def test_a_run_that_was_cut_goes_on_at_the_commit_it_started_from(
+    project: Project, capsys: pytest.CaptureFixture
+) -> None:
+    cached("checkpoints", project.ids[0], ".pt").write_text("half")
+    cached("checkpoints", project.ids[0], ".commit").write_text(project.head)
+    (project.folder / "new").write_text("file")
+    later = project.commit()
+    assert campaign(project.list) == 0
+    assert project.logged("goes on") == project.ids[:1]
+    folders = {name: Path(folder).name for _, name, _, folder, _ in project.log()}
+    assert [folders[name] for name in project.ids] == [project.head, later, later, later]
+    assert f"going on with {project.ids[0]} at {project.head[:12]}" in capsys.readouterr().out
+
+
+def test_a_run_that_left_no_checkpoint_starts_at_the_newest_commit(project: Project) -> None:
+    """What failed before its first epoch, because of a bug, must not be bound to the commit with the bug."""
+    project.tell("fail", 0)
+    assert campaign(project.list) == 1
+    (project.control / f"fail-{project.ids[0]}").unlink()
+    cached("checkpoints", project.ids[0], ".pt").unlink()
+    later = project.commit()
+    assert campaign(project.list) == 0
+    assert Path(project.log()[-1][3]).name == later
+
+
+def test_a_run_whose_commit_is_gone_starts_anew(project: Project, capsys: pytest.CaptureFixture) -> None:
+    cached("checkpoints", project.ids[0], ".pt").write_text("half")
+    cached("checkpoints", project.ids[0], ".commit").write_text("0123456789" * 4)
+    assert campaign(project.list) == 0
+    assert project.logged("goes on") == []
+    assert f"commit 012345678901 of {project.ids[0]} is gone: the run starts anew" in capsys.readouterr().out
+
+
+def test_a_checkout_that_was_edited_or_cut_short_is_made_clean_again(project: Project) -> None:
+    folder = module._worktree(project.list.parent, project.head)
+    (folder / "mbib_core" / "cli.py").write_text("raise SystemExit(9)")
+    (folder / "names.json").unlink()
+    assert campaign(project.list) == 0
+    (folder / ".git").write_text("gitdir: /nowhere")
+    assert git(module._worktree(project.list.parent, project.head), "status", "--porcelain") == ""
+
+
+def test_a_checkout_that_cannot_be_made_keeps_the_checkpoint(project: Project, tmp_path: Path) -> None:
+    checkpoint = cached("checkpoints", project.ids[0], ".pt")
+    checkpoint.write_text("half")
+    cached("checkpoints", project.ids[0], ".commit").write_text(project.head)
+    cached("worktrees", project.head, "").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match=r"could not be checked out into .*: make room there, or name another folder"):
+        campaign(project.list)
+    assert checkpoint.read_text() == "half"
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("change", ["edited", "new", "deleted", "staged"])
+def test_a_dirty_checkout_is_refused_by_file(project: Project, change: str) -> None:
+    file = project.folder / ("new.py" if change == "new" else "names.json")
+    file.unlink() if change == "deleted" else file.write_text("{}")
+    if change == "staged":
+        git(project.folder, "add", ".")
+    with pytest.raises(ValueError, match=rf"{file.name} differ from the last commit: commit or stash what changed"):
+        campaign(project.list)
+    assert project.log() == []
+
+
+def test_many_changes_are_counted(project: Project) -> None:
+    for number in range(5):
+        (project.folder / f"{number}.py").write_text("")
+    with pytest.raises(ValueError, match=r"0\.py, 1\.py, 2\.py and 2 more differ from the last commit"):
+        campaign(project.list)
+
+
+def test_new_records_are_no_dirt(project: Project) -> None:
+    for suffix in (".json", ".safetensors", ".npz"):
+        (project.list.parent / f"something{suffix}").write_text("of an earlier campaign")
+    assert campaign(project.list) == 0
+
+
+def test_without_git_a_campaign_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ValueError, match="git is not installed: a campaign records the commit of every run"):
+        campaign(project.list)
+
+
+@pytest.mark.parametrize("commands", [[], [["init", "-q"]]], ids=["no repository", "no commit"])
+def test_a_list_outside_a_checkout_with_a_commit_is_refused(tmp_path: Path, commands: list[list[str]]) -> None:
+    (tmp_path / "wanted.toml").write_text(WANTED)
+    for words in commands:
+        git(tmp_path, *words)
+    with pytest.raises(ValueError, match="is in no git checkout with a commit"):
+        campaign(tmp_path / "wanted.toml")
+
+
+# Several at once
+
+
+def in_child(work: Callable[[], Any], output: Path) -> multiprocessing.process.BaseProcess:
+    def run() -> None:
+        sys.stdout = output.open("w")
+        status = 99
+        try:
+            status = work()
+        except KeyboardInterrupt:
+            status = 130
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    return process
+
+
+def until(true: Callable[[], Any], seconds: float = 60) -> None:
+    limit = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < limit, "waited in vain"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def test_two_campaigns_share_a_list_without_making_a_run_twice(project: Project, tmp_path: Path) -> None:
+    for number in range(4):
+        project.tell("prepare", number, 0.3)  # both see the run unlocked and start it: one must step back
+        project.tell("sleep", number, 0.3)
+    both = [in_child(lambda: campaign(project.list), tmp_path / f"said-{i}") for i in range(2)]
+    for process in both:
+        process.join(100)
+    said = [(tmp_path / f"said-{i}").read_text() for i in range(2)]
+    assert [process.exitcode for process in both] == [0, 0], said
+    assert sorted(project.logged("starts")) == sorted(project.ids), said
+    assert sorted(project.made()) == sorted(project.ids)
+    assert "FAILED" not in said[0] + said[1]
+
+
+def test_a_run_that_another_process_makes_is_left_to_it(project: Project, capsys: pytest.CaptureFixture) -> None:
+    with FileLock(cached("checkpoints", project.ids[0], ".lock")):
+        assert campaign(project.list) == 0
+    assert project.made() == project.ids[1:]
+    assert f"left to other processes: {project.ids[0]}" in capsys.readouterr().out
+
+
+def test_a_run_that_its_maker_drops_is_made_after_all(project: Project, tmp_path: Path) -> None:
+    project.tell("sleep", 1, 1.0)
+    lock = FileLock(cached("checkpoints", project.ids[0], ".lock"))
+    lock.acquire()
+    process = in_child(lambda: campaign(project.list), tmp_path / "said")
+    until(lambda: project.logged("starts"))
+    lock.release()
+    process.join(100)
+    assert process.exitcode == 0
+    assert sorted(project.made()) == sorted(project.ids)
+
+
+def test_the_lock_of_a_dead_campaign_is_no_obstacle(project: Project, tmp_path: Path) -> None:
+    project.tell("sleep", 0, 60)
+    process = in_child(lambda: campaign(project.list), tmp_path / "said")
+    until(lambda: project.logged("starts"))
+    pid = project.log()[0][2]
+    os.kill(process.pid, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    process.join()
+    until(lambda: not alive(pid))
+    assert cached("checkpoints", project.ids[0], ".lock").exists()
+    (project.control / f"sleep-{project.ids[0]}").unlink()
+    assert campaign(project.list) == 0
+    assert project.logged("goes on") == project.ids[:1], "it goes on where the dead one was cut"
+    assert project.made() == project.ids
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_campaign_that_is_stopped_takes_its_runs_down_and_the_next_goes_on(
+    project: Project, tmp_path: Path, stop: signal.Signals
+) -> None:
+    for number in (0, 1):
+        project.tell("sleep", number, 60)
+    process = in_child(lambda: campaign(project.list, processes=2), tmp_path / "said")
+    until(lambda: len(project.logged("starts")) == 2)
+    os.kill(process.pid, stop)
+    process.join(30)
+    assert process.exitcode == 130
+    assert not any(alive(line[2]) for line in project.log())
+    assert "stopped; 2 runs are saved and go on with the next campaign" in (tmp_path / "said").read_text()
+    for number in (0, 1):
+        (project.control / f"sleep-{project.ids[number]}").unlink()
+    assert campaign(project.list) == 0
+    assert project.logged("goes on") == project.ids[:2]
+
+
+# The real thing
+
+
+@pytest.mark.slow
+def test_a_real_campaign_makes_a_record_that_names_its_commit(tmp_path: Path) -> None:
+    folder = tmp_path / "clone"
+    files = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "mbib_core", "pyproject.toml", ".gitignore"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout.splitlines()  # fmt: skip
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes((ROOT / file).read_bytes())
+    wanted = folder / "runs" / "wanted.toml"
+    wanted.parent.mkdir()
+    wanted.write_text('[[run]]\nmethod = "ce"\nepochs = 1\npurpose = "choosing"\n')
+    git(folder, "init", "-q")
+    git(folder, "add", "--force", ".")
+    git(folder, "commit", "-qm", "clone")
+    environment = os.environ | {"MBIB_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "mbib_core.cli", "campaign", str(wanted)]
+    found = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert missing(read_wanted(wanted), wanted.parent) == []
+    (record,) = (read_record(path) for path in wanted.parent.glob("*.json"))
+    assert record["run_id"] == read_wanted(wanted)[0].id
+    assert record["commits"] == [git(folder, "rev-parse", "--short=12", "HEAD")]
+    assert "test" not in record
+    assert record["machine"]["threads"] == 1
+    assert list(wanted.parent.glob("*.safetensors")) == []
+    assert not list((tmp_path / "cache" / "checkpoints").glob("*.pt"))

@@ -1,0 +1,110 @@
+"""The table of methods: each row's loss is the one that its title says, on the network that it says."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mbib_core import losses
+from mbib_core.bottleneck import Outputs
+from mbib_core.methods import METHODS, SCHEDULES, method_of, settle, shared_alphas
+from mbib_core.results import Settings
+
+COUNTS = torch.tensor([500, 40, 5])
+TARGETS = torch.tensor([0, 1, 2, 0])
+
+
+def outputs(taps: int, with_z: bool = True) -> Outputs:
+    random = torch.Generator().manual_seed(0)
+    v = tuple(torch.randn(4, 3, generator=random, dtype=torch.float64) for _ in range(taps))
+    z = torch.randn(4, 3, generator=random, dtype=torch.float64) if with_z else None
+    return Outputs(v, v, z, z)
+
+
+V, Z = outputs(3).v_logits, outputs(3).z_logits
+OWN = {"counts": COUNTS, "alphas": (0.1, 0.3), "beta": 2.0, "gamma": 0.1}
+
+
+def balanced(f: Tensor, k: float, tau: float = 1.0) -> Tensor:
+    return losses.balanced_softmax(f, TARGETS, counts=COUNTS, k=k, tau=tau)
+
+
+def kl(teacher: Tensor, student: Tensor, gamma: float) -> Tensor:
+    return losses.self_distillation(teacher, student, temperature=losses.class_temperatures(COUNTS, gamma))
+
+
+def mixture(k: float, tau: float, beta: float, gamma: float) -> Tensor:
+    own = [balanced(v, k, tau) + balanced(Z, k, tau) + beta * kl(v, Z, gamma) for v in V]
+    return 0.1 * own[0] + 0.3 * own[1] + 0.6 * own[2]
+
+
+EXPECTED = {
+    "ce": lambda: F.cross_entropy(V[2], TARGETS),
+    "bsce": lambda: balanced(V[2], 0.4),
+    "bib": lambda: balanced(V[2], 0.4) + balanced(Z, 0.4) + 2 * kl(V[2], Z, 0.1),
+    "mbib": lambda: mixture(0.4, 1, 2, 0.1),
+    "ce-2branch": lambda: F.cross_entropy(V[2], TARGETS) + F.cross_entropy(Z, TARGETS),
+    "sdib": lambda: F.cross_entropy(V[2], TARGETS) + F.cross_entropy(Z, TARGETS) + 2 * kl(V[2], Z, 0.1),
+    "bsce-mlp": lambda: balanced(Z, 0.4),
+    "bsce-2branch": lambda: balanced(V[2], 0.4) + balanced(Z, 0.4),
+    "mbib-no-adjustment": lambda: mixture(0.4, 0, 2, 0.1),
+    "mbib-no-weights": lambda: mixture(0, 1, 2, 0.1),
+    "mbib-no-balance": lambda: mixture(0, 0, 2, 0.1),
+    "mbib-beta0": lambda: mixture(0.4, 1, 0, 0.1),
+    "mbib-deepest": lambda: mixture(0.4, 1, 0, 0.1) + 2 * kl(V[2], Z, 0.1),
+    "mbib-consistent": lambda: mixture(0.4, 0.6, 2, 0.1),
+    "mbib-x": lambda: mixture(0.4, 1, 2, 0.1),
+    "se-mbib": lambda: losses.se_mbib(V, Z, TARGETS, k=0.4, **OWN),
+    "all-mbib": lambda: losses.all_mbib(V, Z, TARGETS, k=0.4, **OWN),
+}
+
+
+def test_every_method_has_its_row_here() -> None:
+    assert set(EXPECTED) == set(METHODS)
+
+
+@pytest.mark.parametrize("name", list(EXPECTED))
+def test_a_method_has_the_loss_that_it_is_named_after(name: str) -> None:
+    method = METHODS[name]
+    beta = 0.0 if name == "mbib-beta0" else 2.0
+    asked = {"k": 0.4, "beta": beta, "gamma": 0.1}
+    if method.alphas is not None:
+        asked |= {"alphas": (0.1, 0.3), "taps": 3}
+    asked = {
+        setting: value for setting, value in asked.items() if setting == "taps" or getattr(method, setting) is not None
+    }
+    settings = settle(Settings(data="cifar100-lt", method=name, **asked))
+    o = outputs(3) if method.with_z else Outputs(V, V, None, None)
+    found = method_of(settings).loss(o, TARGETS, COUNTS)
+    assert float(found) == pytest.approx(float(EXPECTED[name]()), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("schedule", list(SCHEDULES))
+def test_every_method_can_be_trained_by_every_schedule(name: str, schedule: str) -> None:
+    settings = settle(Settings(method=name, schedule=schedule))
+    network = method_of(settings).network(3, depth=SCHEDULES[schedule].depth)
+    method = METHODS[name]
+    assert len(network.observe) == settings.taps
+    assert len(network.v_classifiers) == (settings.taps if method.with_v else 0)
+    assert (network.z_classifier is not None) is method.with_z
+
+
+def test_a_setting_that_is_asked_for_replaces_the_frozen_one_and_no_other() -> None:
+    plain, asked = (method_of(settle(Settings(method="mbib", beta=beta))) for beta in (None, 7.0))
+    assert asked.beta == 7.0
+    assert (asked.alphas, asked.k, asked.gamma, asked.taps) == (plain.alphas, plain.k, plain.gamma, plain.taps)
+    assert METHODS["mbib"].beta == plain.beta, "the table itself stays"
+
+
+@pytest.mark.equation(11)
+@pytest.mark.parametrize("n", range(1, 8))
+def test_shared_alphas_give_the_shallow_observations_two_fifths_in_odd_proportions(n: int) -> None:
+    alphas = shared_alphas(n)
+    assert len(alphas) == n - 1
+    assert math.fsum(alphas) == pytest.approx(0.4 if n > 1 else 0)
+    assert [a / alphas[0] for a in alphas] == pytest.approx([1, 3, 5, 7, 9, 11][: n - 1])
+    if n == 3:
+        assert alphas == pytest.approx((0.1, 0.3))
