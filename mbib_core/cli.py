@@ -41,6 +41,11 @@ def main(words: list[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"mbib: {error}", file=sys.stderr)
         return getattr(error, "status", 2)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
+            raise
+        print("mbib: the memory is full: close what else uses it, or choose another --device", file=sys.stderr)
+        return 2
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -294,6 +299,7 @@ def _lock(path: Path, name: str):  # type: ignore[no-untyped-def]
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "mbib",
+        allow_abbrev=False,
         description="Balanced information bottlenecks for long-tailed recognition.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -301,12 +307,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     folder = Path
 
-    train = commands.add_parser("train", help="train one method on one data set and write its record")
+    train = commands.add_parser(
+        "train", allow_abbrev=False, help="train one method on one data set and write its record"
+    )
     train.add_argument("method", help="ce, bsce, bib, mbib, ...: an unknown name lists them all")
     train.add_argument("--data", help="glyphs-lt (default), cifar100-lt, or folder:PATH with a sub-folder a class")
     train.add_argument("--imbalance", type=float, help="largest count over smallest (default 100); not of a folder")
     train.add_argument(
-        "--schedule", help="paper (200 epochs, ResNet-32), short (60), glyphs (30, ResNet-8), folder (100, ResNet-20)"
+        "--schedule", help="paper (200 epochs, ResNet-32), short (60), glyphs (24, ResNet-8), folder (100, ResNet-20)"
     )
     train.add_argument("--epochs", type=int, help="other than the schedule's")
     train.add_argument("--seed", type=int, help="of initial weights and augmentation (default 0)")
@@ -341,25 +349,33 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--quiet", action="store_true", help="no progress bar")
     train.set_defaults(run=_train)
 
-    evaluate = commands.add_parser("evaluate", help="the test accuracy of saved weights, in float32")
+    evaluate = commands.add_parser(
+        "evaluate", allow_abbrev=False, help="the test accuracy of saved weights, in float32"
+    )
     evaluate.add_argument("weights", type=folder, help="a .safetensors file that `mbib train` wrote")
     evaluate.add_argument("--validation", action="store_true", help="on the validation pictures instead")
     evaluate.add_argument("--device")
     evaluate.add_argument("--root", type=folder)
     evaluate.set_defaults(run=_evaluate)
 
-    predict = commands.add_parser("predict", help="the class of each picture, by saved weights, in float32")
+    predict = commands.add_parser(
+        "predict", allow_abbrev=False, help="the class of each picture, by saved weights, in float32"
+    )
     predict.add_argument("weights", type=folder, help="a .safetensors file that `mbib train` wrote")
     predict.add_argument("pictures", type=folder, nargs="+", help="files of any format, or folders of them")
     predict.add_argument("--csv", action="store_true", help="as a table that a spreadsheet reads")
     predict.add_argument("--device")
     predict.set_defaults(run=_predict)
 
-    table = commands.add_parser("table", help="records as a table, mean and standard deviation over seeds")
+    table = commands.add_parser(
+        "table", allow_abbrev=False, help="records as a table, mean and standard deviation over seeds"
+    )
     table.add_argument("folders", type=folder, nargs="*", default=[Path("runs")], help="of records (default runs)")
     table.set_defaults(run=_table)
 
-    campaign = commands.add_parser("campaign", help="make the wanted runs that have no record yet, in order")
+    campaign = commands.add_parser(
+        "campaign", allow_abbrev=False, help="make the wanted runs that have no record yet, in order"
+    )
     campaign.add_argument("wanted", type=folder, nargs="?", default=Path("book/results/wanted.toml"))
     campaign.add_argument("--processes", type=int, default=1, help="runs side by side")
     campaign.add_argument("--threads", type=int, default=1, help="processor threads of each")

@@ -129,7 +129,7 @@ def information_bottleneck(
     Source: Tishby, Pereira, Bialek (1999); the optimality condition: Csiszar (1974).
     """
     curve = information_curve(p_xy, [beta], restarts=restarts, tol=tol, seed=seed, start=start)
-    return IB(curve.q_t_given_x[0], *(float(values[0]) for values in curve[1:]))
+    return IB(curve.q_t_given_x[0], *(float(np.asarray(values)[0]) for values in curve[1:]))
 
 
 def information_curve(

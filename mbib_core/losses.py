@@ -20,7 +20,7 @@ Scalar = Float[Tensor, ""]
 
 def class_weights(counts: Counts, k: float) -> Float[Tensor, " c"]:
     """w_i = C n_i^(-k) / sum_j n_j^(-k), Eq. 7 (Du et al. 2023): mean 1, all equal at k = 0."""
-    log_w = -k * counts.float().log()
+    log_w = -k * counts.double().log()
     return log_w.softmax(0) * len(counts)
 
 

@@ -150,7 +150,7 @@ class Schedule:
 SCHEDULES: dict[str, Schedule] = {
     "paper": Schedule(depth=32, epochs=200, batch=128),
     "short": Schedule(depth=32, epochs=60, batch=128),
-    "glyphs": Schedule(depth=8, epochs=30, batch=64),
+    "glyphs": Schedule(depth=8, epochs=24, batch=64),
     "folder": Schedule(depth=20, epochs=100, batch=64),  # for some hundred to some ten thousand pictures of one's own
 }
 

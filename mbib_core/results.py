@@ -164,6 +164,17 @@ def table(records: Iterable[Record]) -> pd.DataFrame:
     return result.reset_index()
 
 
+def published(**where: Any) -> pd.DataFrame:
+    """The accuracies that the paper prints (tables 1 to 4 and 7 to 9), in percent; a shot it leaves out is NaN.
+
+    Rows whose columns have the values of `where`: `published(table=1, method="MBIB", imbalance_factor=100)`.
+    """
+    frame = pd.read_csv(Path(__file__).with_name("paper_tables.csv"))
+    for column, value in where.items():
+        frame = frame[frame[column] == value]
+    return frame
+
+
 def show_table(frame: pd.DataFrame) -> str:
     """`table` as text: accuracy as mean ± sd in percent, and only the settings in which the rows differ."""
     if frame.empty:

@@ -436,3 +436,24 @@ def test_a_process_killed_at_random_moments_goes_on_to_the_same_bits(tmp_path: P
     one, other = one_record(tmp_path / "whole"), one_record(tmp_path / "cut-runs")
     for part in ("history", "test", "validation", "settings", "machine", "run_id", "command"):
         assert one[part] == other[part]
+
+
+def test_options_are_not_guessed_from_their_first_letters(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "mbib", "--b", "1"])
+    assert "--b" in capsys.readouterr().err
+
+
+def test_full_memory_is_one_sentence_and_other_runtime_errors_stay_loud(monkeypatch, capsys):
+    def fails(words):
+        def run(_):
+            raise RuntimeError(words)
+
+        return run
+
+    monkeypatch.setattr("mbib_core.cli._table", fails("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert cli.main(["table"]) == 2
+    assert capsys.readouterr().err.startswith("mbib: the memory is full")
+    monkeypatch.setattr("mbib_core.cli._table", fails("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(["table"])

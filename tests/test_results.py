@@ -404,3 +404,10 @@ def test_a_package_that_no_repository_tracks_has_no_commit(tmp_path: Path, monke
 def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert results.commit_of_code() == "unknown"
+
+
+def test_published_tables_hold_the_papers_headline_and_its_own_spread():
+    assert results.published(table=1, method="MBIB", imbalance_factor=100)["all"].tolist() == [47.5]
+    assert results.published(table=9, method="MBIB")["all"].tolist() == [47.0]
+    shots = results.published(dataset="ImageNet-LT", method="BSCE", backbone="ResNet-10", table=2)
+    assert shots[["many", "medium", "few", "all"]].to_numpy().tolist() == [[53.4, 38.5, 17.0, 41.3]]

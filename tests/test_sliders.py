@@ -44,7 +44,7 @@ def test_one_picture_stands_in_the_html_and_the_script_brings_the_others(html):
     assert [value for value, _, _ in frames] == VALUES
     assert [alt for _, alt, _ in frames] == ALTS
     assert len(re.findall(r"<img\b", html)) == 1
-    pictures = [source for _, _, source in frames if source] + re.findall(r'<img src="([^"]+)"', html)
+    pictures = [source for _, _, source in frames if source] + re.findall(r'<img [^>]*src="([^"]+)"', html)
     sizes = {Image.open(BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,")))).size for uri in pictures}
     assert len(pictures) == 3
     assert len(sizes) == 1
@@ -149,6 +149,20 @@ def test_the_frames_of_a_page_are_light_and_no_live_slider_is_stored(path):
     sources = re.findall(r"data:image/png;base64,([\w+/=]+)", outputs(path))
     assert sum(len(base64.b64decode(source)) for source in sources) < LIMIT
     assert "widget-view" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted(BOOK.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_question_has_one_right_choice_and_an_explanation_for_each(path):
+    """What `questions.js` relies on: an explanation begins with "Right." or "No."."""
+    text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    questions = re.findall(r'<div class="question">(.*?)</div>', text, re.S)
+    assert len(questions) == text.count('class="question"')
+    for question in questions:
+        choices = re.findall(r"<details><summary>(.+?)</summary>\n\n(.+?)\n\n</details>", question, re.S)
+        assert len(choices) == question.count("<details") >= 3
+        openings = sorted(explanation.split()[0] for _, explanation in choices)
+        assert openings == ["No."] * (len(choices) - 1) + ["Right."]
+        assert re.match(r"\n\n\*\*.+?\*\*\n\n<details>", question), "the question in bold, a blank line around it"
 
 
 # ---------------------------------------------------------------- in a browser
