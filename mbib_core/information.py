@@ -195,6 +195,7 @@ def _optimum(log_j, p_xy, beta, restarts, tol, rng):
             log_j = _log(_round(log_j, p_xy, beta)[0].T @ p_xy)
         goal = max(tol * 0.1**attempt, 1e-14)  # a word with a tiny share shows in the gap, not in the residual
         log_j, residual = _newton(_merge(log_j, 0.01 * 0.1 ** max(0, attempt - 2)), p_xy, beta, goal)
+        log_j = _merge(log_j, 1e-6)  # words that met on the way
         log_j = log_j[np.argsort(-np.exp(log_j).sum(1))[: len(p_x)]]  # an optimum needs no more than |X|
         log_z = _round(log_j, p_xy, beta)[1]
         # A missing code word: from each p(y|x), each word in use, and steps of all sizes away from these, c climbs.

@@ -2,6 +2,9 @@
 
 import math
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch; a second thread gives less than it costs
@@ -69,3 +72,28 @@ def softmax(logits: list[float]) -> list[float]:
     top = max(logits)
     exponentials = [math.exp(f - top) for f in logits]
     return [e / math.fsum(exponentials) for e in exponentials]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """The folder of the book's pages, built once with warnings as errors."""
+    out = tmp_path_factory.mktemp("site")
+    start = "from jupyter_book.cli.main import main; main()"
+    options = ["-W", "-n", "--keep-going", "--path-output", str(out)]
+    command = [sys.executable, "-c", start, "build", *options, str(Path(__file__).parents[1])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=out)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return out / "_build" / "html" / "book"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium; closed with each module, since its event loop must not meet a notebook's kernel."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    with sync_api.sync_playwright() as playwright:
+        if not (chromium or Path(playwright.chromium.executable_path).exists()):
+            pytest.skip("no Chromium on this machine")
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()

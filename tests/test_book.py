@@ -5,8 +5,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
-import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -230,17 +228,6 @@ def test_an_unknown_chapter_is_named_with_those_there_are():
 
 
 # ---------------------------------------------------------------- the pages
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("site")
-    start = "from jupyter_book.cli.main import main; main()"
-    options = ["-W", "-n", "--keep-going", "--path-output", str(out)]
-    command = [sys.executable, "-c", start, "build", *options, str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=out)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return out / "_build" / "html" / "book"
 
 
 @pytest.mark.slow

@@ -633,3 +633,17 @@ def test_the_module_does_not_import_torch():
 
     code = "import sys, mbib_core.information; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.equation(1)
+@pytest.mark.parametrize("beta", [0.05, 0.3, 0.6, 0.9])
+def test_no_two_code_words_in_use_hold_the_same_belief(beta):
+    shares = np.array([1000, 398, 158, 63, 25, 10]) / 1654  # a long tail of overlapping bumps over twelve values of x
+    p_x_given_y = np.exp(-0.5 * (np.arange(12) - np.linspace(0, 11, 6)[:, None]) ** 2)
+    p_xy = (shares[:, None] * p_x_given_y / p_x_given_y.sum(1, keepdims=True)).T
+    found = information_bottleneck(p_xy, beta)
+    together = found.q_t_given_x.T @ p_xy
+    used = together.sum(1) > 1e-9
+    beliefs = together[used] / together[used].sum(1, keepdims=True)
+    apart = np.abs(beliefs[:, None] - beliefs).max(2) + np.eye(len(beliefs))
+    assert apart.min() > 1e-5

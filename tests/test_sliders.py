@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import shutil
 from io import BytesIO
 from pathlib import Path
 
@@ -178,18 +177,6 @@ QUESTION = """
 <div class="question"><p><b>Which base?</b></p>
 <details><summary>e</summary><p>Right. Nats.</p></details><details><summary>2</summary><p>No. Bits.</p></details></div>
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    with sync_api.sync_playwright() as playwright:
-        if not (chromium or Path(playwright.chromium.executable_path).exists()):
-            pytest.skip("no Chromium on this machine")
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,0 +1,478 @@
+"""What is done to the chapters: execute them, edit them as text, check them, set the repository's address.
+
+    python book/chapters.py run [NAME ...]         execute (all chapters, or these) and store the outputs
+    python book/chapters.py text NAME [FILE]       write a chapter as MyST text, to build/NAME.md unless told
+    python book/chapters.py notebook NAME [FILE]   ... and back: outputs stay where a code cell is unchanged
+    python book/chapters.py check [NAME ...]       outputs there, no errors, short cells, alt texts
+    python book/chapters.py address [OWNER/REPO]   print the repository's address, or change it everywhere
+    python book/chapters.py headline               draw the README's picture from the records, to book/headline.png
+
+NAME is a chapter's file name without its ending. A second `run` on the same machine gives the same bytes.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from difflib import SequenceMatcher
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+BOOK = Path(__file__).resolve().parent
+ROOT = BOOK.parent
+LONGEST_CELL, WIDEST_LINE = 25, 88  # lines of a cell, characters of a line
+WIDGET = re.compile(r"(?<![0-9A-Za-z+/])[0-9a-f]{32}(?![0-9A-Za-z+/=])")
+VIEW = "application/vnd.jupyter.widget-view+json"
+CELL_TIMEOUT = 600  # seconds
+IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
+# The files in which the address may stand; `address` rewrites it in all of them.
+ADDRESSED = (
+    "_config.yml",
+    "README.md",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "pyproject.toml",
+    ".github/**/*.yml",
+    "book/*.md",
+    "book/*.ipynb",
+)
+
+
+# ---------------------------------------------------------------- execute
+
+
+def execute(nb: NotebookNode, folder: Path) -> NotebookNode:
+    """Runs every cell in a fresh kernel whose working folder is `folder`. Raises CellExecutionError."""
+    from nbclient import NotebookClient
+
+    for cell in code_cells(nb):
+        cell.outputs, cell.execution_count = [], None
+    nb.metadata.pop("widgets", None)
+    client = NotebookClient(
+        nb,
+        timeout=CELL_TIMEOUT,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": folder}},
+    )
+    client.execute(
+        env=os.environ | {"PYTHONHASHSEED": "0", "MBIB_STATIC": "1"}
+    )  # the second: see sliders.py
+    return normalised(nb)
+
+
+def normalised(nb: NotebookNode) -> NotebookNode:
+    """The notebook without what differs from run to run or from machine to machine; changes `nb` in place."""
+    nb.metadata = NotebookNode(
+        {
+            "kernelspec": {
+                "display_name": "Python 3",
+                "language": "python",
+                "name": "python3",
+            },
+            "language_info": {"name": "python"},
+        }
+        | ({"widgets": nb.metadata.widgets} if "widgets" in nb.metadata else {})
+    )
+    for cell in nb.cells:
+        cell.metadata = NotebookNode(
+            {k: v for k, v in sorted(cell.metadata.items()) if k in ("jupyter", "tags")}
+        )
+        if cell.cell_type == "code":
+            cell.outputs = joined_streams(cell.outputs)
+            for_the_page(cell)
+    name_cells(nb)
+    return renumbered_widgets(nb)
+
+
+def joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Neighbouring pieces of the same stream as one: a kernel cuts what a cell prints at arbitrary points."""
+    joined: list[NotebookNode] = []
+    for output in outputs:
+        last = joined[-1] if joined else None
+        if (
+            last
+            and output.output_type == last.output_type == "stream"
+            and output.name == last.name
+        ):
+            last.text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def for_the_page(cell: NotebookNode) -> None:
+    """What MyST-NB wants in a cell's metadata, derived: an image's alt text from the output that states it."""
+    page: dict[str, object] = {}
+    alts = [alt for _, alt in images(cell) if alt]
+    if alts:
+        page["image"] = {"alt": alts[0]}
+    if "solution" in cell.metadata.get("tags", []):
+        page |= {
+            "code_prompt_show": "Show a solution",
+            "code_prompt_hide": "Hide the solution",
+        }
+    if page:
+        cell.metadata["mystnb"] = page
+
+
+def images(cell: NotebookNode) -> list[tuple[str, str]]:
+    """(kind, alt text) of every image among the outputs of a code cell; the alt text is "" where there is none."""
+    found = []
+    for output in cell.outputs:
+        data, metadata = output.get("data", {}), output.get("metadata", {})
+        found += [
+            (kind, metadata.get(kind, {}).get("alt", ""))
+            for kind in IMAGES
+            if kind in data
+        ]
+        tags = re.findall(r"<img\b[^>]*>", data.get("text/html", ""))
+        found += [
+            ("text/html", "".join(re.findall(r'\balt="([^"]+)"', tag))) for tag in tags
+        ]
+    return found
+
+
+def name_cells(nb: NotebookNode) -> None:
+    """Cells without an id of their own get one that depends on the text alone."""
+    nb.nbformat, nb.nbformat_minor = 4, 5
+    taken: set[str] = set()
+    for cell in nb.cells:
+        name, n = cell.get("id"), 0
+        while not name or name in taken:
+            name = hashlib.sha256(
+                f"{cell.cell_type} {n} {cell.source}".encode()
+            ).hexdigest()[:8]
+            n += 1
+        cell["id"] = name
+        taken.add(name)
+
+
+def renumbered_widgets(nb: NotebookNode) -> NotebookNode:
+    """Widgets have random names: number them from the outputs inwards, then those that nothing mentions."""
+    if "widgets" not in nb.metadata:
+        return nb
+    models = nb.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
+    names: dict[str, str] = {}
+
+    def plain(name: str) -> str:
+        text = json.dumps(models[name], sort_keys=True)
+        return re.sub(WIDGET, lambda m: names.get(m[0], ""), text)
+
+    def visit(name: str) -> None:
+        if name in models and name not in names:
+            names[name] = f"{len(names):032x}"
+            for mentioned in re.findall(
+                WIDGET, json.dumps(models[name], sort_keys=True)
+            ):
+                visit(mentioned)
+
+    for cell in code_cells(nb):
+        for name in re.findall(
+            WIDGET, json.dumps([o.get("data", {}).get(VIEW) for o in cell.outputs])
+        ):
+            visit(name)
+    for name in sorted(models.keys() - names.keys(), key=plain):
+        visit(name)
+    text = re.sub(WIDGET, lambda m: names.get(m[0], m[0]), nbformat.writes(nb))
+    return nbformat.reads(text, as_version=4)
+
+
+# ---------------------------------------------------------------- edit as text
+
+
+def to_text(nb: NotebookNode) -> str:
+    """The notebook's cells and tags as MyST text; outputs and what is derived from them are left out."""
+    import jupytext
+
+    plain = nbformat.from_dict(
+        {"metadata": {}, "nbformat": 4, "nbformat_minor": 5, "cells": []}
+    )
+    plain.metadata = NotebookNode({"kernelspec": normalised_kernel()})
+    plain.cells = [nbformat.from_dict(cell) for cell in nb.cells]
+    for cell in plain.cells:
+        cell.metadata = NotebookNode(
+            {k: v for k, v in cell.metadata.items() if k != "mystnb"}
+        )
+    return jupytext.writes(plain, fmt="md:myst")
+
+
+def normalised_kernel() -> dict[str, str]:
+    return {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def from_text(text: str, old: NotebookNode | None = None) -> NotebookNode:
+    """The notebook that `text` describes; cells that `old` has too keep their ids and outputs."""
+    import jupytext
+
+    nb = jupytext.reads(text, fmt="md:myst")
+    for cell in nb.cells:
+        cell.pop("id", None)
+    before = [] if old is None else old.cells
+    keys = [
+        [(cell.cell_type, cell.source.strip()) for cell in cells]
+        for cells in (before, nb.cells)
+    ]
+    for kind, i, i_end, j, j_end in SequenceMatcher(
+        None, *keys, autojunk=False
+    ).get_opcodes():
+        for past, cell in zip(before[i:i_end], nb.cells[j:j_end], strict=False):
+            if kind == "equal" or (
+                kind == "replace" and past.cell_type == cell.cell_type
+            ):
+                cell["id"] = past.id
+            if kind == "equal" and cell.cell_type == "code":
+                cell.outputs, cell.execution_count = past.outputs, past.execution_count
+    if old is not None and "widgets" in old.metadata:
+        nb.metadata["widgets"] = old.metadata.widgets
+    return normalised(nb)
+
+
+# ---------------------------------------------------------------- check
+
+
+def faults(nb: NotebookNode) -> list[str]:
+    """Everything about the notebook that must not be published, one line each."""
+    found = []
+    for number, cell in enumerate(nb.cells):
+        where = f"cell {number} ({cell.source.strip().splitlines()[0] if cell.source.strip() else 'empty'})"
+        if not cell.source.strip():
+            found.append(f"{where}: nothing in it")
+        if cell.cell_type != "code":
+            found += [
+                f"{where}: {image} has no alt text"
+                for image in images_of_markdown(cell.source)
+            ]
+            continue
+        lines = len(cell.source.splitlines())
+        if lines > LONGEST_CELL:
+            found.append(f"{where}: {lines} lines, {LONGEST_CELL} are allowed")
+        if max(map(len, cell.source.splitlines())) > WIDEST_LINE:
+            found.append(f"{where}: a line is wider than {WIDEST_LINE} characters")
+        if cell.execution_count is None:
+            found.append(f"{where}: was not executed")
+        found += [
+            f"{where}: stores an error, {o.ename}"
+            for o in cell.outputs
+            if o.output_type == "error"
+        ]
+        if any(o.output_type == "stream" and o.name == "stderr" for o in cell.outputs):
+            found.append(f"{where}: stores what was written to stderr")
+        alts = [alt for _, alt in images(cell)]
+        if not all(alts):
+            found.append(f"{where}: an image has no alt text")
+        if len(alts) > 1:
+            found.append(
+                f"{where}: {len(alts)} images, the page can give alt text to one a cell"
+            )
+        if (
+            alts
+            and cell.metadata.get("mystnb", {}).get("image", {}).get("alt") != alts[0]
+        ):
+            found.append(
+                f"{where}: the alt text did not reach the cell, execute it with chapters.py run"
+            )
+    counts = [cell.execution_count for cell in code_cells(nb)]
+    if counts != list(range(1, len(counts) + 1)) and None not in counts:
+        found.append("the cells were not executed from top to bottom")
+    return found
+
+
+def images_of_markdown(text: str) -> list[str]:
+    """Images of a Markdown text that have no alt text."""
+    return re.findall(r"!\[\s*\]\([^)]*\)", text) + re.findall(
+        r"<img(?![^>]*\balt=\"[^\"]+\")[^>]*>", text
+    )
+
+
+# ---------------------------------------------------------------- the address
+
+
+def address(root: Path = ROOT) -> str:
+    """OWNER/REPO, read from the one place that holds it: `repository: url` of _config.yml."""
+    found = re.search(
+        r"^  url: https://github\.com/([\w.-]+/[\w.-]+)$",
+        (root / "_config.yml").read_text(),
+        re.M,
+    )
+    if not found:
+        raise SystemExit(
+            "_config.yml has no line '  url: https://github.com/OWNER/REPO' under 'repository:'"
+        )
+    return found[1]
+
+
+def change_address(new: str, root: Path = ROOT) -> list[Path]:
+    """Rewrites the address in every file that may hold it, pages address included; returns the files changed."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", new):
+        raise SystemExit(f"{new!r} is not OWNER/REPO")
+    old = address(root)
+    pages = [
+        f"{owner}.github.io/{repo}" for owner, repo in (old.split("/"), new.split("/"))
+    ]
+    changed = []
+    for path in sorted(
+        {p for pattern in ADDRESSED for p in root.glob(pattern) if p.is_file()}
+    ):
+        text = path.read_text(encoding="utf-8")
+        renewed = text.replace(old, new).replace(*pages)
+        if renewed != text:
+            path.write_text(renewed, encoding="utf-8")
+            changed.append(path)
+    return changed
+
+
+# ---------------------------------------------------------------- the README's picture
+
+
+def headline(folder: Path = BOOK / "results") -> Path:
+    """Accuracy by class against class size on Glyphs-LT, means over the seeds that every method has a record of."""
+    import numpy as np
+
+    from mbib_core import figures, results
+
+    records = results.read_records(folder)
+    runs = {
+        method: {
+            r["settings"]["seed"]: r
+            for r in results.find(records, data="glyphs-lt", method=method)
+        }
+        for method in ("ce", "bsce", "mbib")
+    }
+    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in runs.values())))
+    if not seeds:
+        raise SystemExit(
+            "no seed has a record of ce, bsce and mbib on glyphs-lt yet: mbib campaign makes them"
+        )
+    means = {
+        method: np.mean(
+            [
+                r["test"]["by_class"][r["test"]["default"]]
+                for s, r in by_seed.items()
+                if s in seeds
+            ],
+            axis=0,
+        )
+        for method, by_seed in runs.items()
+    }
+    counts = np.array(runs["ce"][seeds[0]]["counts"])
+    figure = figures.accuracy_by_class(counts, means)
+    path = BOOK / "headline.png"
+    path.write_bytes(figures.png(figure))
+    return path
+
+
+# ---------------------------------------------------------------- files and the command line
+
+
+def code_cells(nb: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in nb.cells if cell.cell_type == "code"]
+
+
+def tagged(nb: NotebookNode, tag: str) -> list[NotebookNode]:
+    """The cells that carry `tag`, in order."""
+    return [cell for cell in nb.cells if tag in cell.metadata.get("tags", [])]
+
+
+def chapter_files(names: list[str] | None = None) -> list[Path]:
+    """The notebooks of these chapters, or of all."""
+    paths = [BOOK / f"{Path(name).stem}.ipynb" for name in names or []] or sorted(
+        BOOK.glob("*.ipynb")
+    )
+    for path in paths:
+        if not path.exists():
+            raise SystemExit(
+                f"no chapter {path.stem}: there are {', '.join(p.stem for p in sorted(BOOK.glob('*.ipynb')))}"
+            )
+    return paths
+
+
+def read(path: Path) -> NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def write(nb: NotebookNode, path: Path) -> None:
+    nbformat.validate(nb)
+    nbformat.write(nb, path)
+
+
+def run(paths: list[Path]) -> None:
+    """Executes notebooks in place, each in its own folder, and says what each took and weighs."""
+    for path in paths:
+        start = time.perf_counter()
+        nb = execute(read(path), path.parent)
+        write(nb, path)
+        pictures = sum(
+            len(base64.b64decode(d))
+            for c in code_cells(nb)
+            for o in c.outputs
+            for d in pngs(o)
+        )
+        print(
+            f"{path.stem}: {time.perf_counter() - start:.0f} s, pictures {pictures / 1000:.0f} kB"
+        )
+
+
+def pngs(output: NotebookNode) -> list[str]:
+    return [output.data["image/png"]] if "image/png" in output.get("data", {}) else []
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("run", "check"):
+        commands.add_parser(name).add_argument("names", nargs="*", metavar="NAME")
+    for name in ("text", "notebook"):
+        command = commands.add_parser(name)
+        command.add_argument("name", metavar="NAME")
+        command.add_argument("file", nargs="?", type=Path, metavar="FILE")
+    commands.add_parser("address").add_argument("new", nargs="?", metavar="OWNER/REPO")
+    commands.add_parser("headline")
+    args = parser.parse_args(arguments)
+
+    if args.command == "headline":
+        print(headline())
+    elif args.command == "run":
+        run(chapter_files(args.names))
+    elif args.command == "check":
+        found = [
+            f"{path.name}: {fault}"
+            for path in chapter_files(args.names)
+            for fault in faults(read(path))
+        ]
+        print("\n".join(found) or "no faults")
+        sys.exit(1 if found else 0)
+    elif args.command == "address":
+        changed = [] if args.new is None else change_address(args.new)
+        print(
+            "\n".join(
+                [
+                    address(),
+                    *(f"  changed {path.relative_to(ROOT)}" for path in changed),
+                ]
+            )
+        )
+    else:
+        path = BOOK / f"{args.name}.ipynb"
+        file = args.file or ROOT / "build" / f"{args.name}.md"
+        if args.command == "text":
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(to_text(read(path)), encoding="utf-8")
+            print(f"{path.name} -> {file}")
+        else:
+            old = read(path) if path.exists() else None
+            write(from_text(file.read_text(encoding="utf-8"), old), path)
+            print(f"{file} -> {path.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What a chapter's cells say and show besides pictures: sentences, real source code, the verdict on an exercise."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+
+def say(text: str) -> None:
+    """Displays Markdown: a sentence whose numbers a cell has computed, or a table."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(text))
+
+
+def source(thing: Callable[..., Any] | type, *, docstring: bool = True) -> None:
+    """Displays the source of a function or class as it stands in the package, with or without its docstring."""
+    code = textwrap.dedent(inspect.getsource(thing))
+    if not docstring:
+        code = without_docstring(code)
+    file = (inspect.getmodule(thing).__name__).replace(".", "/") + ".py"  # type: ignore[union-attr]
+    say(f"`{file}`\n\n```python\n{code.rstrip()}\n```")
+
+
+def without_docstring(code: str) -> str:
+    """The source `code` of one function or class without the lines of its docstring; all other lines are kept."""
+    body = ast.parse(code).body[0].body  # type: ignore[attr-defined]
+    first = body[0]
+    if not isinstance(first, ast.Expr) or not isinstance(getattr(first.value, "value", None), str):
+        return code
+    lines = code.splitlines()
+    return "\n".join(lines[: first.lineno - 1] + lines[first.end_lineno :])
+
+
+def markdown_table(rows: list[dict[str, Any]]) -> str:
+    """Rows that share their keys as a Markdown table: the first column stands left, the others right."""
+    names = list(rows[0])
+    rule = [":--"] + ["--:"] * (len(names) - 1)
+    lines = [names, rule, *([str(row[name]) for name in names] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def grade(*checks: Callable[[], bool]) -> bool:
+    """Runs the checks of an exercise and prints the verdict; an exception counts as a check that fails.
+
+    Returns whether all passed, so that a test can tell a solution from a stub.
+    """
+    for number, check in enumerate(checks, 1):
+        try:
+            reason = "" if bool(check()) else "is not met"
+        except Exception as error:
+            reason = f"stops with {type(error).__name__}: {error}"
+        if reason:
+            print(f"Not yet: check {number} of {len(checks)} {reason}.")
+            return False
+    print(f"Right: {len(checks)} of {len(checks)} checks are met.")
+    return True
