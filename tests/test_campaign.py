@@ -57,7 +57,8 @@ def main():
             record = {"run_id": name, "settings": {}}
             text = json.dumps(record, sort_keys=True).encode()
             record["digest"] = hashlib.sha256(text).hexdigest()[:16]
-            (out / f"{name}.json").write_text(json.dumps(record))
+            (out / f".{name}.part").write_text(json.dumps(record))
+            (out / f".{name}.part").replace(out / f"{name}.json")  # whole or not at all, as the real one
             checkpoint.unlink()
             log("ends")
     except Timeout:
