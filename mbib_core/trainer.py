@@ -1,6 +1,7 @@
 """The loop: data on the device, a batch's augmentation in one gather, precision, schedule, resume, evaluation."""
 
 import io
+import math
 import platform
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from mbib_core.datasets import Images, LongTailed, channel_statistics
 from mbib_core.methods import SCHEDULES, Schedule, method_of, settle
 from mbib_core.results import Record, Settings, commit_of_code, run_id, write_atomically
 
-CURVE_POINTS = 20  # how often a run looks at validation pictures while it trains
+CURVE_POINTS = 20  # how often, at the most, a run looks at validation pictures while it trains
 CURVE_PICTURES = 20  # of each class, the first ones
 
 
@@ -109,8 +110,9 @@ def train(
             _check_finite(torch.stack(losses), epoch, settings, checkpoint)
             run.history["loss"].append(float(torch.stack(losses).mean()))
             run.history["rate"].append(rate)
-            if (epoch + 1) % max(1, epochs // CURVE_POINTS) == 0 and len(few.y):
-                accuracy = _accuracies(_logits(network, few.x), few.y.to(device), data)
+            if (epoch + 1) % math.ceil(epochs / CURVE_POINTS) == 0 and len(few.y):
+                with torch.autocast(device.type, _dtype(precision), enabled=precision != "float32"):
+                    accuracy = _accuracies(_logits(network, few.x), few.y.to(device), data)
                 run.history["curve_epoch"].append(epoch + 1)
                 run.history["curve"].append(accuracy[default_prediction(accuracy)])
             bar.set_postfix(loss=f"{run.history['loss'][-1]:.3f}")
