@@ -134,7 +134,7 @@ def _predict(args: argparse.Namespace) -> int:
 
     from mbib_core.bottleneck import default_prediction
     from mbib_core.folders import read_file
-    from mbib_core.trainer import features_of, pick_device
+    from mbib_core.trainer import features_of, of_kind, pick_device
 
     run = read_weights(args.weights)
     run.network.to(pick_device(args.device))
@@ -155,7 +155,7 @@ def _predict(args: argparse.Namespace) -> int:
         if not pictures:
             continue
         found = features_of(run.network, torch.stack([x for _, x in pictures]))
-        logits = {name.removeprefix("logits/"): f for name, f in found.items() if name.startswith("logits/")}
+        logits = of_kind("logits", found)
         best = logits[default_prediction(logits)].softmax(1).topk(2)
         for (file, _), (p, q), (i, j) in zip(pictures, best.values.tolist(), best.indices.tolist(), strict=True):
             if table:
@@ -236,14 +236,12 @@ def _write_features(run: "Trained", data: "LongTailed", path: Path) -> None:
 
     from mbib_core.bottleneck import default_prediction
     from mbib_core.results import write_atomically
-    from mbib_core.trainer import features_of, first_of_each_class
+    from mbib_core.trainer import features_of, first_of_each_class, of_kind
 
     images = first_of_each_class(data.test if run.settings.purpose == "final" else data.validation, 20)
     found = features_of(run.network, images.x)
-    logits = {name: f for name, f in found.items() if name.startswith("logits/")}
-    default = "logits/" + default_prediction([name.removeprefix("logits/") for name in logits])
-    arrays = {name.removeprefix("features/"): f for name, f in found.items() if name.startswith("features/")}
-    arrays["probabilities"] = logits[default].softmax(1)
+    logits, arrays = of_kind("logits", found), of_kind("features", found)
+    arrays["probabilities"] = logits[default_prediction(logits)].softmax(1)
     content = io.BytesIO()
     halves: dict[str, Any] = {name: f.cpu().numpy().astype(np.float16) for name, f in arrays.items()}
     np.savez_compressed(content, labels=images.y.numpy().astype(np.int16), **halves)

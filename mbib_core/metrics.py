@@ -98,8 +98,8 @@ def neighbour_accuracy(
         return torch.full((classes,), float("nan"), dtype=torch.float64, device=features.device)
     votes = []
     features = (features.double() - features.double().mean(0)).float()  # centred, small distances keep their digits
-    k = max(0, min(neighbours, len(features) - 1))
-    for start in range(0, max(1, len(features)), 1000):
+    k = min(neighbours, len(features) - 1)
+    for start in range(0, len(features), 1000):
         distance = torch.cdist(features[start : start + 1000], features)
         rows = torch.arange(len(distance), device=features.device)
         distance[rows, rows + start] = float("inf")

@@ -112,7 +112,7 @@ def train(
             run.history["rate"].append(rate)
             if (epoch + 1) % math.ceil(epochs / CURVE_POINTS) == 0 and len(few.y):
                 with torch.autocast(device.type, _dtype(precision), enabled=precision != "float32"):
-                    accuracy = _accuracies(_logits(network, few.x), few.y.to(device), data)
+                    accuracy = _accuracies(of_kind("logits", features_of(network, few.x)), few.y.to(device), data)
                 run.history["curve_epoch"].append(epoch + 1)
                 run.history["curve"].append(accuracy[default_prediction(accuracy)])
             bar.set_postfix(loss=f"{run.history['loss'][-1]:.3f}")
@@ -208,6 +208,11 @@ def features_of(network: Bottleneck, x: UInt8[Tensor, "n 3 h w"], batch: int = 5
     return {name: torch.cat(values) for name, values in parts.items()}
 
 
+def of_kind(kind: str, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The `logits` or the `features` among what `features_of` found, by their names without the kind."""
+    return {name.removeprefix(f"{kind}/"): value for name, value in found.items() if name.startswith(f"{kind}/")}
+
+
 def evaluate(network: Bottleneck, images: Images, data: LongTailed, *, adjusted: bool = False) -> dict[str, Any]:
     """Everything a record says of one set of pictures, as plain values; rounded to 6 digits.
 
@@ -219,8 +224,8 @@ def evaluate(network: Bottleneck, images: Images, data: LongTailed, *, adjusted:
     found = features_of(network, images.x)
     device = next(network.parameters()).device
     y, classes = images.y.to(device), len(data.classes)
-    logits = {name.removeprefix("logits/"): f for name, f in found.items() if name.startswith("logits/")}
-    features = {name.removeprefix("features/"): f for name, f in found.items() if name.startswith("features/")}
+    logits = of_kind("logits", found)
+    features = of_kind("features", found)
     default = default_prediction(logits)
     if adjusted:
         logits["adjusted"] = logits[default] - data.counts.to(device).log()
@@ -285,11 +290,6 @@ def first_of_each_class(images: Images, n: int) -> Images:
 def _accuracies(logits: dict[str, Tensor], y: Tensor, data: LongTailed) -> dict[str, dict[str, float]]:
     masks = {shot: mask.to(y.device) for shot, mask in data.shots.items()}
     return {name: metrics.by_shot(metrics.accuracy_by_class(f, y), masks) for name, f in logits.items()}
-
-
-def _logits(network: Bottleneck, x: Tensor) -> dict[str, Tensor]:
-    found = features_of(network, x)
-    return {name.removeprefix("logits/"): f for name, f in found.items() if name.startswith("logits/")}
 
 
 def _check_finite(losses: Tensor, epoch: int, settings: Settings, checkpoint: Path | None) -> None:
