@@ -24,10 +24,11 @@ RECORD_SUFFIXES = (".json", ".safetensors", ".npz")
 
 @dataclass(frozen=True)
 class Wanted:
-    """One run of the list; `keep` leaves its weights and features beside the record."""
+    """One run of the list; `keep` says what it leaves beside the record: "" nothing, "weights", or "all", which is
+    weights and features."""
 
     settings: Settings
-    keep: bool
+    keep: str
 
     @property
     def id(self) -> str:
@@ -38,7 +39,8 @@ def read_wanted(path: Path) -> list[Wanted]:
     """The runs that a list asks for, in order.
 
     Each `[[run]]` gives settings by name; a list of values stands for a run with each of them (for `alphas` a list of
-    lists), several lists for all combinations, the last one changing fastest. `keep = true` keeps the weights.
+    lists), several lists for all combinations, the last one changing fastest. `keep = "weights"` keeps the weights,
+    `keep = "all"` the features of test pictures too.
     Raises FileNotFoundError, or ValueError with the number of the entry that is wrong.
     """
     if not path.is_file():
@@ -53,14 +55,17 @@ def read_wanted(path: Path) -> list[Wanted]:
     wanted: list[Wanted] = []
     for number, entry in enumerate(entries, start=1):
         try:
-            wanted += [Wanted(settle(Settings.of(one)), bool(entry.get("keep"))) for one in _combinations(entry)]
+            keep = entry.get("keep", "")
+            if keep not in ("", "weights", "all"):
+                raise ValueError(f'keep is {keep!r}: it must be "weights" or "all"')
+            wanted += [Wanted(settle(Settings.of(one)), keep) for one in _combinations(entry)]
             if any(w.settings.folder is not None for w in wanted):
                 raise ValueError("a campaign makes runs on published data: give folders to `mbib train`")
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}, run {number}: {error}") from None
-    kept = {w.id for w in wanted if w.keep}
+    most = {w.id: w.keep for w in sorted(wanted, key=lambda w: ("", "weights", "all").index(w.keep))}
     first = {w.id: w.settings for w in reversed(wanted)}
-    return [Wanted(first[name], name in kept) for name in dict.fromkeys(w.id for w in wanted)]
+    return [Wanted(first[name], most[name]) for name in dict.fromkeys(w.id for w in wanted)]
 
 
 def missing(wanted: list[Wanted], records: Path) -> list[Wanted]:
@@ -158,7 +163,7 @@ def _start(wanted: Wanted, records: Path, head: str, threads: int, root: Path | 
     _commit_file(wanted.id).write_text(commit)
     words = shlex.split(command_line(wanted.settings))[1:]
     words += ["--threads", str(threads), "--out", str(records), "--checkpoints", str(checkpoint.parent)]
-    words += ["--features"] if wanted.keep else ["--no-weights"]
+    words += {"": ["--no-weights"], "weights": [], "all": ["--features"]}[wanted.keep]
     if "--no-report" in (code / "mbib_core" / "cli.py").read_text():  # a run that goes on may be older than that
         words += ["--no-report"]
     words += ["--root", str(root.resolve())] if root else []

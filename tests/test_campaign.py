@@ -74,7 +74,7 @@ method = ["ce", "bsce"]
 [[run]]
 epochs = 1
 beta = [1, 2]
-keep = true
+keep = "all"
 """
 
 
@@ -151,10 +151,18 @@ def wanted_of(tmp_path: Path, text: str) -> list[module.Wanted]:
 
 
 def test_lists_stand_for_all_combinations_with_the_last_changing_fastest(tmp_path: Path) -> None:
-    found = wanted_of(tmp_path, '[[run]]\nmethod = ["bib", "mbib"]\nseed = [0, 1]\nkeep = true\n[[run]]\nmethod = "ce"')
+    found = wanted_of(tmp_path, '[[run]]\nmethod = ["bib", "mbib"]\nseed = [0, 1]\nkeep = "all"\n[[run]]\nmethod = "ce"')
     assert [(w.settings.method, w.settings.seed, w.keep) for w in found] == [
-        ("bib", 0, True), ("bib", 1, True), ("mbib", 0, True), ("mbib", 1, True), ("ce", 0, False),
+        ("bib", 0, "all"), ("bib", 1, "all"), ("mbib", 0, "all"), ("mbib", 1, "all"), ("ce", 0, ""),
     ]  # fmt: skip
+
+
+def test_a_run_that_is_wanted_twice_keeps_the_most_that_is_asked(tmp_path: Path) -> None:
+    entries = ['keep = "weights"', "", 'keep = "all"', 'keep = "weights"']
+    found = wanted_of(tmp_path, "\n".join(f'[[run]]\nmethod = "ce"\n{keep}' for keep in entries))
+    assert [w.keep for w in found] == ["all"]
+    with pytest.raises(ValueError, match='run 1: keep is True: it must be "weights" or "all"'):
+        wanted_of(tmp_path, "[[run]]\nkeep = true")
 
 
 def test_alphas_are_one_list_or_a_list_of_lists(tmp_path: Path) -> None:
