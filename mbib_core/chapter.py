@@ -1,10 +1,14 @@
-"""What a chapter's cells say and show besides pictures: sentences, real source code, the verdict on an exercise."""
+"""What a chapter's cells use besides pictures: sentences, real source code, verdicts on exercises, where a run is kept."""
 
 import ast
 import inspect
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from mbib_core.methods import settle
+from mbib_core.results import Settings, run_id
 
 
 def say(text: str) -> None:
@@ -12,6 +16,11 @@ def say(text: str) -> None:
     from IPython.display import Markdown, display
 
     display(Markdown(text))
+
+
+def checkpoint(folder: str | Path | None, settings: Settings) -> Path | None:
+    """The file in `folder` that a run is saved to after every epoch, and goes on from; None without a folder."""
+    return Path(folder) / f"{run_id(settle(settings))}.pt" if folder else None
 
 
 def source(thing: Callable[..., Any] | type, *, docstring: bool = True) -> None:
