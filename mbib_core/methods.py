@@ -150,7 +150,9 @@ class Schedule:
 SCHEDULES: dict[str, Schedule] = {
     "paper": Schedule(depth=32, epochs=200, batch=128),
     "short": Schedule(depth=32, epochs=60, batch=128),
-    "glyphs": Schedule(depth=8, epochs=24, batch=64),
+    # Its own batch, rate and decay: of four combinations the best for its time on validation pictures, over methods and
+    # seeds 0 and 1 (BSCE 86.8 %, MBIB 85.1 %; batches of 64 at the paper's rate, decay 0.1: 82.9 % and 77.4 %).
+    "glyphs": Schedule(depth=8, epochs=24, batch=32, rate=0.05, decay=0.1),
     "folder": Schedule(depth=20, epochs=100, batch=64),  # for some hundred to some ten thousand pictures of one's own
 }
 

@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +254,7 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
     record: Record = {
         "run_id": run_id(run.settings),
         "settings": run.settings.plain(),
+        "recipe": asdict(SCHEDULES[str(run.settings.schedule)]),
         "command": command,
         "commits": run.commits,
         "machine": {

@@ -1,0 +1,66 @@
+"""The records in book/results: whole, named after what they hold, made by the recipe of today, and true of their weights."""
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from mbib_core.campaign import read_wanted
+from mbib_core.cli import read_weights
+from mbib_core.datasets import load
+from mbib_core.methods import SCHEDULES, settle
+from mbib_core.results import Settings, command_line, read_records, run_id
+from mbib_core.trainer import evaluate
+
+FOLDER = Path(__file__).parents[1] / "book" / "results"
+RECORDS = read_records(FOLDER)
+WEIGHTS = sorted(FOLDER.glob("*.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def glyphs():
+    return load("glyphs-lt")
+
+
+def test_there_are_records_to_quote():
+    assert RECORDS
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record["run_id"])
+def test_a_record_is_of_a_run_that_can_be_made_again(record):
+    settings = Settings.of(record["settings"])
+    assert settle(settings) == settings, "nothing is left to be filled in"
+    assert run_id(settings) == record["run_id"]
+    assert command_line(settings) == record["command"]
+    assert record["recipe"] == asdict(SCHEDULES[settings.schedule]), "made by another recipe of the same name"
+    assert len(record["history"]["loss"]) == settings.epochs, "trained to the last epoch"
+    assert all(re.fullmatch("[0-9a-f]{12}", commit) for commit in record["commits"]), "from a clean checkout"
+
+
+def test_runs_for_choosing_never_saw_the_test_set():
+    for record in RECORDS:
+        assert ("test" in record) == (record["settings"]["purpose"] == "final"), record["run_id"]
+
+
+def test_every_record_is_wanted_and_what_is_to_be_kept_is_there():
+    wanted = {w.id: w.keep for w in read_wanted(FOLDER / "wanted.toml")}
+    for record in RECORDS:
+        keep = wanted[record["run_id"]]
+        for suffix, kept in ((".safetensors", keep != ""), (".npz", keep == "all")):
+            assert (FOLDER / f"{record['run_id']}{suffix}").is_file() == kept, record["run_id"]
+
+
+@pytest.mark.parametrize("path", WEIGHTS, ids=lambda path: path.stem)
+def test_recorded_weights_score_what_the_record_says(path, glyphs, request):
+    """Within 2 pictures in 10,000, and at least one: another processor rounds differently."""
+    run = read_weights(path)
+    record = next(record for record in RECORDS if record["run_id"] == path.stem)
+    if run.settings.data == "glyphs-lt":
+        data = glyphs
+    else:
+        root = request.getfixturevalue("cifar_root")
+        data = load(run.settings.data, imbalance=run.settings.imbalance, root=root)
+    found, kept = (at["accuracy"] for at in (evaluate(run.network, data.test, data), record["test"]))
+    for name in found:
+        assert found[name]["all"] == pytest.approx(kept[name]["all"], abs=max(2e-4, 1 / len(data.test.y)) + 1e-9), name
