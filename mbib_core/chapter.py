@@ -1,4 +1,4 @@
-"""What a chapter's cells use besides pictures: sentences, real source code, verdicts on exercises, where a run is kept."""
+"""What a chapter's cells use besides pictures: sentences, real source, verdicts on exercises, a place to keep a run."""
 
 import ast
 import inspect

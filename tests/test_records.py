@@ -1,4 +1,4 @@
-"""The records in book/results: whole, named after what they hold, made by the recipe of today, and true of their weights."""
+"""The records in book/results: whole, named after what they hold, made by today's recipe, true of their weights."""
 
 import re
 from dataclasses import asdict
