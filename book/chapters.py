@@ -5,7 +5,7 @@
     python book/chapters.py notebook NAME [FILE]   ... and back: outputs stay where a code cell is unchanged
     python book/chapters.py check [NAME ...]       outputs there, no errors, short cells, alt texts
     python book/chapters.py address [OWNER/REPO]   print the repository's address, or change it everywhere
-    python book/chapters.py headline               draw the README's picture from the records, to book/headline.png
+    python book/chapters.py headline               draw book/headline.png, write its words into the pages
 
 NAME is a chapter's file name without its ending. A second `run` on the same machine gives the same bytes.
 """
@@ -77,7 +77,7 @@ def normalised(nb: NotebookNode) -> NotebookNode:
                 "language": "python",
                 "name": "python3",
             },
-            "language_info": {"name": "python"},
+            "language_info": {"name": "python", "pygments_lexer": "ipython3"},
         }
         | ({"widgets": nb.metadata.widgets} if "widgets" in nb.metadata else {})
     )
@@ -329,44 +329,141 @@ def change_address(new: str, root: Path = ROOT) -> list[Path]:
     return changed
 
 
-# ---------------------------------------------------------------- the README's picture
+# ---------------------------------------------------------------- the picture of README and intro
+
+HEADLINE = ("ce", "bsce", "mbib")
+SHOTS = {"many": "more than 100", "medium": "20 to 100", "few": "fewer than 20"}
+BEGIN, END = "<!-- python book/chapters.py headline -->", "<!-- headline ends -->"
+OPEN = "what_the_paper_leaves_open.md#settings-whose-values-are-lost"
 
 
-def headline(folder: Path = BOOK / "results") -> Path:
-    """Accuracy by class against class size on Glyphs-LT, means over the seeds that every method has a record of."""
+def headline(folder: Path = BOOK / "results", root: Path = ROOT) -> list[Path]:
+    """Draws book/headline.png from the records and writes what it shows into README.md and book/intro.md.
+
+    Without records the pages lose what they said of earlier ones. Raises SystemExit then, and on a page without marks.
+    """
     import numpy as np
 
-    from mbib_core import figures, results
+    from mbib_core import figures
 
-    records = results.read_records(folder)
-    runs = {
-        method: {
-            r["settings"]["seed"]: r
-            for r in results.find(records, data="glyphs-lt", method=method)
-        }
-        for method in ("ce", "bsce", "mbib")
-    }
-    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in runs.values())))
-    if not seeds:
+    runs = headline_runs(folder)
+    if not runs:
+        for page in (root / "README.md", root / "book" / "intro.md"):
+            fill(page, "")
         raise SystemExit(
             "no seed has a record of ce, bsce and mbib on glyphs-lt yet: mbib campaign makes them"
         )
     means = {
-        method: np.mean(
-            [
-                r["test"]["by_class"][r["test"]["default"]]
-                for s, r in by_seed.items()
-                if s in seeds
-            ],
-            axis=0,
-        )
-        for method, by_seed in runs.items()
+        method: np.mean([r["test"]["by_class"][r["test"]["default"]] for r in own], 0)
+        for method, own in runs.items()
     }
-    counts = np.array(runs["ce"][seeds[0]]["counts"])
-    figure = figures.accuracy_by_class(counts, means)
-    path = BOOK / "headline.png"
-    path.write_bytes(figures.png(figure))
-    return path
+    figure = figures.accuracy_by_class(np.array(runs["ce"][0]["counts"]), means)
+    picture, alt = root / "book" / "headline.png", figure.get_label()
+    pages = {
+        root / "README.md": f"![{alt}](book/headline.png)",
+        root / "book" / "intro.md": f"![{alt}](headline.png){{.dark-light}}",
+    }
+    for page, image in pages.items():
+        link = OPEN if page.parent.name == "book" else f"book/{OPEN}"
+        fill(page, f"{image}\n\n{headline_words(runs, link)}")
+    picture.write_bytes(figures.png(figure))
+    return [picture, *pages]
+
+
+def headline_runs(folder: Path) -> dict[str, list[dict]]:
+    """The records of each method with its frozen settings on Glyphs-LT, by seed; seeds that all methods have."""
+    from mbib_core import results
+    from mbib_core.methods import settle
+
+    records = {r["run_id"]: r for r in results.read_records(folder)}
+    names = {
+        seed: [
+            results.run_id(settle(results.Settings(method=method, seed=seed)))
+            for method in HEADLINE
+        ]
+        for seed in sorted({r["settings"]["seed"] for r in records.values()})
+    }
+    whole = [run for run in names.values() if all(name in records for name in run)]
+    columns = zip(*whole, strict=True) if whole else []
+    return {
+        method: [records[name] for name in own]
+        for method, own in zip(HEADLINE, columns, strict=False)
+    }
+
+
+def headline_words(runs: dict[str, list[dict]], link: str) -> str:
+    """Caption, table and findings under the picture, all from the records."""
+    from mbib_core import figures
+    from mbib_core.chapter import markdown_table
+
+    points = {
+        method: {shot: 100 * accuracies(own, shot) for shot in (*SHOTS, "all")}
+        for method, own in runs.items()
+    }
+    plain, rows = runs["ce"][0], []
+    for method, own in runs.items():
+        row = {"% right": figures.NAMES[method]}
+        for shot, values in points[method].items():
+            row[shot] = f"{values.mean():.1f}"
+            if shot == "all" and len(values) > 1:
+                row[shot] += f"\xa0±\xa0{values.std(ddof=1):.1f}"
+        for cost in ("parameters", "multiply_adds"):
+            ratio = f"× {own[0][cost] / plain[cost]:.2f}"
+            row[cost.replace("_", "-")] = (
+                f"{own[0][cost]:,}" if method == "ce" else ratio
+            )
+        rows.append(row)
+    n, counts, s = len(runs["ce"]), plain["counts"], runs["mbib"][0]["settings"]
+    alphas = " and ".join(f"{alpha:g}" for alpha in s["alphas"])
+    caption = (
+        f"*Glyphs-LT: {len(counts)} classes with {max(counts)} training pictures down to "
+        f"{min(counts)}; a mark is a class, a bar the mean of its group. Test pictures, "
+        f"{f'{n} seeds, means ± deviation' if n > 1 else '1 seed'}. MBIB has [beta {s['beta']:g}, alphas "
+        f"{alphas}, k {s['k']:g}, gamma {s['gamma']:g}]({link}).*"
+    )
+    few, many = (
+        [gap(points, shot, other) for other in ("ce", "bsce")]
+        for shot in ("few", "many")
+    )
+    costs = [runs["mbib"][0][c] / plain[c] for c in ("parameters", "multiply_adds")]
+    findings = (
+        f"On classes with {SHOTS['few']} training pictures MBIB is {' and '.join(few)}. "
+        f"On classes with {SHOTS['many']} it is {' and '.join(many)}. It costs "
+        f"{costs[0]:.2f} times the parameters and {costs[1]:.3f} times the multiply-adds "
+        f"of {figures.NAMES['ce']}."
+    )
+    return f"{caption}\n\n{markdown_table(rows)}\n\n{findings}"
+
+
+def accuracies(runs: list[dict], shot: str):
+    """Test accuracy (0 to 1) of the default prediction over one shot, or all classes: an array over seeds."""
+    import numpy as np
+
+    tests = [run["test"] for run in runs]
+    return np.array([test["accuracy"][test["default"]][shot] for test in tests])
+
+
+def gap(points: dict, shot: str, other: str) -> str:
+    """MBIB against `other` in words, seed by seed: told apart only if all seeds agree on the sign."""
+    from mbib_core import figures
+
+    gaps = points["mbib"][shot] - points[other][shot]
+    low, mean, high = gaps.min(), gaps.mean(), gaps.max()
+    span = f"from {low:+.1f} to {high:+.1f} seed by seed" if len(gaps) > 1 else "1 seed"
+    name, side = figures.NAMES[other], "above" if mean > 0 else "below"
+    if low <= 0 <= high:
+        return f"not told apart from {name} ({mean:+.1f} points, {span})"
+    return f"{abs(mean):.1f} points {side} {name} ({span})"
+
+
+def fill(page: Path, block: str) -> None:
+    """Puts `block` between the two marks of a page. Raises SystemExit where the page lacks them."""
+    text = page.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise SystemExit(f"{page} needs the lines {BEGIN} and {END}, once each")
+    head, tail = text.split(BEGIN)[0], text.split(END)[1]
+    inside = f"\n\n{block}\n\n" if block else "\n\n"
+    page.write_text(f"{head}{BEGIN}{inside}{END}{tail}", encoding="utf-8")
 
 
 # ---------------------------------------------------------------- files and the command line
@@ -440,7 +537,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
 
     if args.command == "headline":
-        print(headline())
+        print(*headline(), sep="\n")
     elif args.command == "run":
         run(chapter_files(args.names))
     elif args.command == "check":

@@ -47,7 +47,7 @@ def read_wanted(path: Path) -> list[Wanted]:
         raise FileNotFoundError(f"there is no list {path}; name the list of wanted runs")
     try:
         content = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no TOML: {error}") from None
     entries = content.pop("run", [])
     if content or not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

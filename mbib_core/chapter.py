@@ -19,8 +19,19 @@ def say(text: str) -> None:
 
 
 def checkpoint(folder: str | Path | None, settings: Settings) -> Path | None:
-    """The file in `folder` that a run is saved to after every epoch, and goes on from; None without a folder."""
-    return Path(folder) / f"{run_id(settle(settings))}.pt" if folder else None
+    """The file in `folder` that a run is saved to after every epoch, and goes on from; None without a folder.
+
+    Raises FileNotFoundError if what should hold the folder is not there: a Drive that is not mounted would otherwise
+    become a folder of the same name on a machine that is taken away.
+    """
+    if not folder:
+        return None
+    if not (parent := Path(folder).absolute().parent).is_dir():
+        raise FileNotFoundError(
+            f"the folder {parent} is not there: make it, or choose another one to keep runs in. On Colab, mount your "
+            "Drive first: from google.colab import drive; drive.mount('/content/drive')"
+        )
+    return Path(folder) / f"{run_id(settle(settings))}.pt"
 
 
 def source(thing: Callable[..., Any] | type, *, docstring: bool = True) -> None:

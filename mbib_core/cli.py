@@ -91,7 +91,8 @@ def _train(args: argparse.Namespace) -> int:
 
             write_report(run, data, record, args.out)
         write_record(record, args.out)
-        checkpoint.unlink(missing_ok=True)
+        for left in (checkpoint, *checkpoint.parent.glob(f".{checkpoint.name}.*.part")):  # of a process that was killed
+            left.unlink(missing_ok=True)
     print(_summary(record))
     print(f"record   {record_file}")
     if not args.no_weights:
@@ -269,7 +270,7 @@ def read_weights(path: Path) -> "Trained":
         height, width = json.loads(about.get("size", "[32, 32]"))
         network = method_of(settings).network(len(classes), depth=SCHEDULES[str(settings.schedule)].depth)
         network.load_state_dict(state)
-    except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
+    except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} holds no weights that `mbib train` wrote ({type(error).__name__})") from None
     return Trained(network.eval(), settings, {}, "float32", 0.0, classes=classes, size=(height, width))
 
@@ -284,12 +285,21 @@ def _lock(path: Path, name: str):  # type: ignore[no-untyped-def]
 
     @contextmanager
     def held():  # type: ignore[no-untyped-def]
-        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, timeout=0)
         try:
-            with FileLock(path, timeout=0):
-                yield
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
         except Timeout:
             raise Busy(f"{name} is being trained by another process; wait for it, or stop it") from None
+        except OSError as error:
+            raise OSError(
+                f"{path.parent}, where a run is saved while it trains, cannot be written ({error.strerror}): name "
+                f"another folder with --checkpoints or MBIB_CACHE"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     return held()
 

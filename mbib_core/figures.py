@@ -419,7 +419,7 @@ def information_plane(
 
 
 def bottleneck(ib: Any, beta: float, *, curve: Any, inputs: Sequence[str], i_xy: float) -> Figure:
-    """One optimum of Eq. 1: its point on the `curve` with the tangent of slope beta, and its encoder q(t|x)."""
+    """One of Eq. 1's optima: its point on the `curve` with the tangent of slope beta, and its encoder q(t|x)."""
     used = ib.q_t_given_x.sum(0) > 1e-9
     words, share = int(used.sum()), ib.i_ty / i_xy
     told = f"I(X;T) = {ib.i_xt:.2f} nats, I(T;Y) = {ib.i_ty:.2f} nats, which is {share:.0%} of I(X;Y)"
@@ -504,4 +504,185 @@ def encoder_plane(cloud: Any, named: Mapping[str, tuple[float, float]], *, findi
             axes.annotate(name, (x, y), xytext=(8, 5), textcoords="offset points", fontweight="bold", zorder=4)
         axes.set(xlabel="I(v;y|z): missing of y (nats)", ylabel="I(v;z|y): kept beside y (nats)")
         axes.margins(x=0.2, y=0.12)
+    return _described(figure, finding)
+
+
+# ---------------------------------------------------------------- pictures of BIB
+
+
+def two_classifiers() -> Figure:
+    """BIB's network and its three losses: x -> v -> z, classifiers on v and on z, and the distillation between them."""
+    places = {"$x$": (0.6, 1.5), "$v$": (4.6, 1.5), "$z$": (8.6, 1.5), "$f_v(v)$": (4.6, 4.2), "$f_z(z)$": (8.6, 4.2)}
+    labels: dict[str, Any] = {"color": COLOURS["bsce"]}
+    taught: dict[str, Any] = {"color": COLOURS["bib"]}
+    with _style():
+        figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+        axes = figure.subplots()
+        axes.set(xlim=(0, 9.8), ylim=(0.3, 6.7), xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+
+        def arrow(start: tuple[float, float], end: tuple[float, float], **look: Any) -> None:
+            usual = {"arrowstyle": "-|>", "color": INK, "lw": 1.4, "shrinkA": 17, "shrinkB": 17}
+            axes.annotate("", end, start, arrowprops=usual | look)
+
+        for name, place in places.items():
+            box = {"boxstyle": "round,pad=0.45", "fc": CARD, "ec": INK, "lw": 1.2}
+            axes.text(*place, name, ha="center", va="center", fontsize=12, bbox=box)
+        for start, end in (("$x$", "$v$"), ("$v$", "$z$"), ("$v$", "$f_v(v)$"), ("$z$", "$f_z(z)$")):
+            arrow(places[start], places[end])
+        for x, made in ((2.6, "trunk, pool,\nnorm"), (6.6, "linear, norm,\nReLU")):
+            axes.text(x, 1.15, made, ha="center", va="top", fontsize=9)
+        for x, loss in ((4.6, "$L_v$"), (8.6, "$L_z$")):
+            arrow((x, 6.1), (x, 4.2), **labels)
+            axes.text(x, 6.3, f"{loss}: labels", ha="center", va="center", fontweight="bold", **labels)
+        arrow(places["$f_v(v)$"], places["$f_z(z)$"], lw=1.8, ls=(0, (4, 2)), shrinkA=32, shrinkB=32, **taught)
+        axes.text(6.6, 4.45, r"$L_\mathrm{VSD}$", ha="center", va="bottom", fontsize=11, **taught)
+        axes.text(6.6, 3.9, "teaches", ha="center", va="top", fontsize=9, **taught)
+    words = (
+        "The network of BIB. A trunk makes v of the picture x, and a linear layer, normalisation and ReLU make z of v. "
+        "One classifier stands on v, one on z, and labels teach both, by L_v and L_z. L_VSD is an arrow from the "
+        "answer of the classifier on v to that of the classifier on z."
+    )
+    return _described(figure, words)
+
+
+def teacher_and_student(
+    p_v: Float[np.ndarray, " n"],
+    p_z: Float[np.ndarray, " n"],
+    groups: Mapping[str, np.ndarray],
+    accuracies: Mapping[str, Mapping[str, float]],
+    title: str,
+) -> Figure:
+    """The true class's probability by z against that by v, for each group of pictures (masks [n]), and accuracy below.
+
+    A map's cell is the darker, the more of the group's pictures fall into it; the dashed diagonal is agreement.
+    `accuracies` are by classifier and group, 0 to 1.
+    """
+    shades = mpl.colors.LinearSegmentedColormap.from_list("card", [CARD, "#6fa3cf", "#08306b"])
+    with _style():
+        figure = Figure(figsize=(WIDTH, 4.1), layout="constrained")
+        (maps,), (below,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.35, 1))
+        maps.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+        row = maps.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+        for axes, (name, inside) in zip(row, groups.items(), strict=True):
+            edges = np.linspace(0, 1, 13)
+            share = np.histogram2d(p_z[inside], p_v[inside], edges)[0] / max(1, inside.sum())
+            axes.imshow(share**0.4, origin="lower", extent=(0, 1, 0, 1), vmin=0, vmax=1, cmap=shades)
+            axes.plot([0, 1], [0, 1], color=COLOURS["ce"], lw=1, ls="--")
+            axes.set_title(f"{name} shots", fontweight="normal")
+            axes.set(xticks=[0, 1], yticks=[0, 1], xlabel="p(y|v)")
+            axes.grid(False)
+            axes.spines[:].set(visible=True, color=GRID)
+        row[0].set_ylabel("p(y|z)")
+        axes = below.subplots()
+        for index, (name, by_group) in enumerate(accuracies.items()):
+            at = np.arange(len(groups)) + 0.38 * index
+            bars = axes.barh(at, [100 * by_group[g] for g in groups], height=0.34, color=OTHERS[1 + index],
+                             hatch=("", "///")[index % 2], edgecolor=CARD, lw=0, label=f"by {name}")  # fmt: skip
+            axes.bar_label(bars, fmt="%.0f", padding=3, fontsize=9)
+        axes.set_yticks(np.arange(len(groups)) + 0.19, list(groups))
+        axes.set(xlim=(0, 108), xlabel="accuracy on test pictures (%)")
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        _legend(axes)
+    parts = [
+        f"{group} shots {_listed([f'{100 * a[group]:.0f} % by {name}' for name, a in accuracies.items()])}"
+        for group in groups
+    ]
+    spread = {g: float(np.mean(np.abs(p_v[m] - p_z[m]))) for g, m in groups.items()}
+    apart = _listed([f"{gap:.2f} for {group} shots" for group, gap in spread.items()])
+    words = f"{title}. The two probabilities of the true class differ on average by {apart}. Right"
+    return _described(figure, f"{words}: {'; '.join(parts)}.")
+
+
+# ---------------------------------------------------------------- pictures of the mixture
+
+
+def three_teachers() -> Figure:
+    """MBIB's network: three stages, an observation of each, z made from the deepest, and three teachers of z."""
+    with _style():
+        figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
+        axes = figure.subplots()
+        axes.set(xlim=(0, 12), ylim=(0.3, 8.3), xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        box = {"boxstyle": "round,pad=0.4", "fc": CARD, "ec": INK, "lw": 1.2}
+        columns = {"1": 2.9, "2": 5.6, "3": 8.3}
+        ink = {"arrowstyle": "-|>", "color": INK, "lw": 1.3}
+        taught = {"arrowstyle": "-|>", "color": COLOURS["mbib"], "lw": 1.8, "ls": (0, (4, 2))}
+        z_at = 11.0
+
+        def arrow(start: tuple[float, float], end: tuple[float, float], **look: Any) -> None:
+            axes.annotate("", end, start, arrowprops=look)
+
+        def part(text: str, x: float, y: float) -> None:
+            axes.text(x, y, text, ha="center", va="center", fontsize=10, bbox=box)
+
+        part("x", 0.6, 1)
+        for i, x in columns.items():
+            part(f"stage {i}", x, 1)
+            part(f"$v_{i}$", x, 3.1)
+            part(f"$f_{i}$", x, 5.2)
+            arrow((x - 1.85 if i != "1" else 1.0, 1), (x - 0.85, 1), **ink)
+            arrow((x, 1.5), (x, 2.6), **ink)
+            arrow((x, 3.6), (x, 4.7), **ink)
+            bend = {"connectionstyle": f"arc3,rad={-0.16 * (4 - int(i)):.2f}"}
+            arrow((x + 0.1, 5.72), (z_at - 0.55 + 0.22 * int(i), 5.75), **taught | bend)
+        part("$z$", z_at, 3.1)
+        part("$f_z$", z_at, 5.2)
+        arrow((8.85, 3.1), (z_at - 0.5, 3.1), **ink)
+        arrow((z_at, 3.6), (z_at, 4.7), **ink)
+        axes.text(0.2, 7.9, "three teachers, one student", color=COLOURS["mbib"], fontweight="bold", va="center")
+        axes.text(0.2, 3.1, "pooled", color=FAINT, va="center")
+        axes.text(0.2, 5.2, "classifier", color=FAINT, va="center")
+    words = (
+        "The network of MBIB. The picture x goes through three stages. The pooled output of each is an observation, "
+        "v_1 to v_3, with a classifier of its own. z is made from v_3 and has a classifier, too. Three dashed arrows "
+        "lead from the classifiers of the observations to that of z: each teaches it."
+    )
+    return _described(figure, words)
+
+
+def grouped_bars(
+    values: Mapping[str, Mapping[str, float]], *, xlabel: str, finding: str, digits: str = ".0f", most: float = 100
+) -> Figure:
+    """Horizontal bars: a group for each name of `values`, a bar in it for each series; a missing one is left out.
+
+    `most` is the end of the axis; `finding` is the picture's alt text.
+    """
+    names = list(dict.fromkeys(name for group in values.values() for name in group))
+    shades = ("#22272e", "#0072b2", "#a8457d", "#9a6a00", "#008f68", "#d55e00")
+    thick = 0.8 / len(names)
+    with _style():
+        figure, axes = _figure(0.9 + len(values) * (0.24 * len(names) + 0.16))
+        for index, name in enumerate(names):
+            own = {g: [n for n in names if n in group] for g, group in enumerate(values.values()) if name in group}
+            at = [g + thick * (present.index(name) - 0.5 * (len(present) - 1)) for g, present in own.items()]
+            bars = axes.barh(at, [group[name] for group in values.values() if name in group], height=0.88 * thick,
+                             color=shades[index % 6], label=name)  # fmt: skip
+            axes.bar_label(bars, fmt=f"%{digits}", padding=3, fontsize=9)
+        axes.set_yticks(range(len(values)), list(values))
+        axes.set(xlabel=xlabel, xlim=(0, 1.09 * most))
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        if len(names) > 1:
+            _legend(axes)
+    return _described(figure, finding)
+
+
+def paired_differences(differences: Mapping[str, Sequence[float]], *, xlabel: str, finding: str) -> Figure:
+    """A row for each name: a mark a seed and a bar for the mean; the line at 0 is no difference."""
+    with _style():
+        figure, axes = _figure(0.8 + 0.46 * len(differences))
+        axes.axvline(0, color=INK, lw=1.2)
+        for row, values in enumerate(differences.values()):
+            mean = float(np.mean(values))
+            axes.plot([0, mean], [row, row], color=OTHERS[1], lw=9, alpha=0.3, solid_capstyle="butt")
+            axes.plot(values, [row] * len(values), "o", color=OTHERS[1], mec=CARD, mew=0.6, markersize=6)
+            axes.plot([mean, mean], [row - 0.3, row + 0.3], color=COLOURS["ce"], lw=2.4)
+        axes.set_yticks(range(len(differences)), list(differences))
+        axes.set(xlabel=xlabel, ylim=(len(differences) - 0.4, -0.6))
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
     return _described(figure, finding)

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        with suppress(OSError):  # nothing can be taken away where nothing can be written
+            temporary.unlink()
         raise OSError(
             f"{path} could not be written ({error.strerror}); what was there before is untouched. Make room or "
             f"choose another folder, and run the same command again"

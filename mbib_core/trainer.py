@@ -4,6 +4,7 @@ import io
 import math
 import platform
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -326,6 +327,9 @@ def _read_checkpoint(path: Path, settings: Settings) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
+        with zipfile.ZipFile(path) as file:  # torch itself does not check the checksums
+            if file.testzip():
+                raise ValueError("a part was changed")
         saved = torch.load(path, map_location="cpu", weights_only=True)
         own = Settings.of(saved["settings"])
         if missing := {"network", "optimizer", "scaler", "history", "precision", "seconds", "commits"} - saved.keys():
@@ -344,14 +348,15 @@ def _restore(
 ) -> None:
     try:
         run.network.load_state_dict(saved["network"])
-    except RuntimeError:
+        optimizer.load_state_dict(saved["optimizer"])
+        scaler.load_state_dict(saved["scaler"])
+        run.history = {name: list(saved["history"][name]) for name in run.history}
+        run.seconds, run.commits = float(saved["seconds"]), list(saved["commits"])
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError):
         raise ValueError(
-            f"the checkpoint of {run_id(run.settings)} is of other data or of other code (its network has other "
-            f"shapes): delete it to start the run anew"
+            f"the checkpoint of {run_id(run.settings)} is of other data or of other code (its parts do not "
+            f"fit this network): delete it to start the run anew"
         ) from None
-    optimizer.load_state_dict(saved["optimizer"])
-    scaler.load_state_dict(saved["scaler"])
-    run.history, run.seconds, run.commits = saved["history"], saved["seconds"], saved["commits"]
 
 
 @contextmanager

@@ -5,7 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch; a second thread gives less than it costs
 
@@ -25,6 +28,73 @@ settings.load_profile("book")
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache folder."""
     monkeypatch.setenv("MBIB_CACHE", str(tmp_path / "own-cache"))
+
+
+# Faults: a test marked `fault("name")` must ask for the sentence that the fault is told in. It is heard from
+# `pytest.raises(..., match=...)`, or else given to the fixture `sentence`; `--list-faults` prints what was heard.
+
+HEARD = pytest.StashKey[list[str]]()
+
+
+def fault_names(item: pytest.Item) -> list[str]:
+    """The names in a test's fault marks, with the values of its parameters in place of {parameter}."""
+    values = getattr(getattr(item, "callspec", None), "params", {})
+    return [" ".join(mark.args[0].format(**values).split()) for mark in item.iter_markers("fault")]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--list-faults", action="store_true", help="with -m fault: print each fault and its sentence")
+
+
+@pytest.fixture
+def sentence(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Takes a fault's sentence that was printed and not raised."""
+    return lambda words: request.node.stash.setdefault(HEARD, []).append(words)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    names = fault_names(item)
+    if not names:
+        return (yield)
+    heard = item.stash.setdefault(HEARD, [])
+    real = pytest.raises
+
+    @contextmanager
+    def raises(*expected: Any, match: Any = None, **more: Any) -> Iterator[pytest.ExceptionInfo]:
+        with real(*expected, match=match, **more) as caught:
+            yield caught
+        told = callable(getattr(item, "funcargs", {}).get("sentence"))  # such a test says itself which one it is
+        if match is not None and not told:
+            heard.append(str(caught.value))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pytest, "raises", raises)
+        result = yield
+    assert heard, f"the test of the fault {names[0]!r} asks for no sentence"
+    here = str(getattr(item, "funcargs", {}).get("tmp_path", "/nowhere"))
+    words = " | ".join(dict.fromkeys(" ".join(one.replace(here, "...").split()) for one in heard))
+    item.user_properties += [("fault", (name, words)) for name in names]
+    return result
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.option.list_faults and session.config.option.collectonly:
+        print(*(f"fault: {name}" for item in session.items for name in fault_names(item)), sep="\n")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.option.list_faults:
+        passed = [report for report in terminalreporter.getreports("passed") if report.when == "call"]
+        faults: dict[str, dict[str, None]] = {}
+        for report in passed:
+            for kind, value in report.user_properties:
+                if kind == "fault":
+                    faults.setdefault(value[0], {})[value[1]] = None
+        terminalreporter.section(f"{len(faults)} faults and their sentences")
+        for name, sentences in sorted(faults.items()):
+            more = f" (and {len(sentences) - 1} like it)" if len(sentences) > 1 else ""
+            terminalreporter.write_line(f"{name} - {next(iter(sentences))}{more}")
 
 
 @pytest.fixture(scope="session")

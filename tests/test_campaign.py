@@ -6,6 +6,7 @@ Most tests run it on a small repository whose `mbib_core.cli` is a stand-in that
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -151,7 +152,9 @@ def wanted_of(tmp_path: Path, text: str) -> list[module.Wanted]:
 
 
 def test_lists_stand_for_all_combinations_with_the_last_changing_fastest(tmp_path: Path) -> None:
-    found = wanted_of(tmp_path, '[[run]]\nmethod = ["bib", "mbib"]\nseed = [0, 1]\nkeep = "all"\n[[run]]\nmethod = "ce"')
+    found = wanted_of(
+        tmp_path, '[[run]]\nmethod = ["bib", "mbib"]\nseed = [0, 1]\nkeep = "all"\n[[run]]\nmethod = "ce"'
+    )
     assert [(w.settings.method, w.settings.seed, w.keep) for w in found] == [
         ("bib", 0, "all"), ("bib", 1, "all"), ("mbib", 0, "all"), ("mbib", 1, "all"), ("ce", 0, ""),
     ]  # fmt: skip
@@ -202,11 +205,13 @@ def test_whole_numbers_in_the_list_name_the_run_that_the_command_makes(tmp_path:
         ("beta = 1", r"must hold \[\[run\]\] entries and nothing else: beta"),
     ],
 )
+@pytest.mark.fault("a list with the entry {text}")
 def test_a_list_that_cannot_be_followed_is_refused_with_the_entry(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=rf"wanted\.toml.* {sentence}"):
         wanted_of(tmp_path, text)
 
 
+@pytest.mark.fault("a missing list")
 def test_a_list_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no list .*none.toml; name the list of wanted runs"):  # noqa: RUF043
         read_wanted(tmp_path / "none.toml")
@@ -254,10 +259,12 @@ def test_a_run_that_has_a_record_is_not_made_again(project: Project, capsys: pyt
     assert len(project.log()) == 6, "nothing is left to make"
 
 
+@pytest.mark.fault("a damaged record in a campaign")
 def test_a_damaged_record_is_reported_rather_than_made_again(project: Project) -> None:
     (project.list.parent / f"{project.ids[0]}.json").write_text("{")
     with pytest.raises(ValueError, match=r"json is not a whole record; delete it, and the run can be made again"):
         missing(project.wanted, project.list.parent)
+    assert (project.list.parent / f"{project.ids[0]}.json").read_text() == "{"
 
 
 def test_runs_go_side_by_side(project: Project) -> None:
@@ -268,13 +275,17 @@ def test_runs_go_side_by_side(project: Project) -> None:
     assert set(project.logged("starts")[:2]) == set(project.ids[:2])
 
 
-def test_a_failing_run_is_reported_and_the_rest_goes_on(project: Project, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.fault("a run of a campaign that fails")
+def test_a_failing_run_is_reported_and_the_rest_goes_on(
+    project: Project, capsys: pytest.CaptureFixture, sentence: Callable[[str], None]
+) -> None:
     project.tell("fail", 1)
     assert campaign(project.list) == 1
     assert project.made() == [project.ids[0], *project.ids[2:]]
     said = capsys.readouterr().out
     log = cached("logs", project.ids[1], ".log")
     assert f"FAILED {project.ids[1]} (status 2): see {log}" in said
+    sentence(next(line[9:] for line in said.splitlines() if "FAILED" in line))
     assert "done: 1 failed" in said
     assert "it went wrong" in log.read_text()
     (project.control / f"fail-{project.ids[1]}").unlink()
@@ -291,6 +302,7 @@ def test_a_dry_run_says_what_is_missing_and_makes_nothing(project: Project, caps
 
 
 @pytest.mark.parametrize("numbers", [{"processes": 0}, {"processes": -1}, {"threads": 0}])
+@pytest.mark.fault("a campaign of no process or thread")
 def test_fewer_than_one_process_or_thread_is_refused(project: Project, numbers: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="processes and threads must be 1 or more"):
         campaign(project.list, **numbers)
@@ -324,12 +336,17 @@ def test_a_run_that_left_no_checkpoint_starts_at_the_newest_commit(project: Proj
     assert Path(project.log()[-1][3]).name == later
 
 
-def test_a_run_whose_commit_is_gone_starts_anew(project: Project, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.fault("a cut run whose commit is gone")
+def test_a_run_whose_commit_is_gone_starts_anew(
+    project: Project, capsys: pytest.CaptureFixture, sentence: Callable[[str], None]
+) -> None:
     cached("checkpoints", project.ids[0], ".pt").write_text("half")
     cached("checkpoints", project.ids[0], ".commit").write_text("0123456789" * 4)
     assert campaign(project.list) == 0
     assert project.logged("goes on") == []
-    assert f"commit 012345678901 of {project.ids[0]} is gone: the run starts anew" in capsys.readouterr().out
+    words = f"commit 012345678901 of {project.ids[0]} is gone: the run starts anew"
+    assert words in capsys.readouterr().out
+    sentence(words)
 
 
 def test_a_checkout_that_was_edited_or_cut_short_is_made_clean_again(project: Project) -> None:
@@ -341,6 +358,7 @@ def test_a_checkout_that_was_edited_or_cut_short_is_made_clean_again(project: Pr
     assert git(module._worktree(project.list.parent, project.head), "status", "--porcelain") == ""
 
 
+@pytest.mark.fault("a checkout that cannot be made")
 def test_a_checkout_that_cannot_be_made_keeps_the_checkpoint(project: Project, tmp_path: Path) -> None:
     checkpoint = cached("checkpoints", project.ids[0], ".pt")
     checkpoint.write_text("half")
@@ -355,6 +373,7 @@ def test_a_checkout_that_cannot_be_made_keeps_the_checkpoint(project: Project, t
 
 
 @pytest.mark.parametrize("change", ["edited", "new", "deleted", "staged"])
+@pytest.mark.fault("a checkout with changes")
 def test_a_dirty_checkout_is_refused_by_file(project: Project, change: str) -> None:
     file = project.folder / ("new.py" if change == "new" else "names.json")
     file.unlink() if change == "deleted" else file.write_text("{}")
@@ -378,13 +397,16 @@ def test_new_records_are_no_dirt(project: Project) -> None:
     assert campaign(project.list) == 0
 
 
+@pytest.mark.fault("a campaign without git")
 def test_without_git_a_campaign_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ValueError, match="git is not installed: a campaign records the commit of every run"):
         campaign(project.list)
+    assert project.log() == []
 
 
 @pytest.mark.parametrize("commands", [[], [["init", "-q"]]], ids=["no repository", "no commit"])
+@pytest.mark.fault("a campaign outside a checkout")
 def test_a_list_outside_a_checkout_with_a_commit_is_refused(tmp_path: Path, commands: list[list[str]]) -> None:
     (tmp_path / "wanted.toml").write_text(WANTED)
     for words in commands:
@@ -428,7 +450,10 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_two_campaigns_share_a_list_without_making_a_run_twice(project: Project, tmp_path: Path) -> None:
+@pytest.mark.fault("two campaigns on one list")
+def test_two_campaigns_share_a_list_without_making_a_run_twice(
+    project: Project, tmp_path: Path, sentence: Callable[[str], None]
+) -> None:
     for number in range(4):
         project.tell("prepare", number, 0.3)  # both see the run unlocked and start it: one must step back
         project.tell("sleep", number, 0.3)
@@ -440,13 +465,21 @@ def test_two_campaigns_share_a_list_without_making_a_run_twice(project: Project,
     assert sorted(project.logged("starts")) == sorted(project.ids), said
     assert sorted(project.made()) == sorted(project.ids)
     assert "FAILED" not in said[0] + said[1]
+    assert all(one.endswith("done\n") for one in said)
+    assert all(sum(one.count(f"made {name} in") for one in said) == 1 for name in project.ids), "one of them made it"
+    sentence(" | ".join(line[9:] for one in said for line in one.splitlines() if re.search("left to|done", line)))
 
 
-def test_a_run_that_another_process_makes_is_left_to_it(project: Project, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.fault("a run that another campaign makes")
+def test_a_run_that_another_process_makes_is_left_to_it(
+    project: Project, capsys: pytest.CaptureFixture, sentence: Callable[[str], None]
+) -> None:
     with FileLock(cached("checkpoints", project.ids[0], ".lock")):
         assert campaign(project.list) == 0
     assert project.made() == project.ids[1:]
-    assert f"left to other processes: {project.ids[0]}" in capsys.readouterr().out
+    words = f"left to other processes: {project.ids[0]}"
+    assert words in capsys.readouterr().out
+    sentence(words)
 
 
 def test_a_run_that_its_maker_drops_is_made_after_all(project: Project, tmp_path: Path) -> None:
@@ -461,7 +494,10 @@ def test_a_run_that_its_maker_drops_is_made_after_all(project: Project, tmp_path
     assert sorted(project.made()) == sorted(project.ids)
 
 
-def test_the_lock_of_a_dead_campaign_is_no_obstacle(project: Project, tmp_path: Path) -> None:
+@pytest.mark.fault("the lock of a dead campaign")
+def test_the_lock_of_a_dead_campaign_is_no_obstacle(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture, sentence: Callable[[str], None]
+) -> None:
     project.tell("sleep", 0, 60)
     process = in_child(lambda: campaign(project.list), tmp_path / "said")
     until(lambda: project.logged("starts"))
@@ -473,13 +509,17 @@ def test_the_lock_of_a_dead_campaign_is_no_obstacle(project: Project, tmp_path: 
     assert cached("checkpoints", project.ids[0], ".lock").exists()
     (project.control / f"sleep-{project.ids[0]}").unlink()
     assert campaign(project.list) == 0
+    words = f"going on with {project.ids[0]} at {project.head[:12]}"
+    assert words in capsys.readouterr().out
+    sentence(words)
     assert project.logged("goes on") == project.ids[:1], "it goes on where the dead one was cut"
     assert project.made() == project.ids
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.fault("a campaign that is stopped by Ctrl-C or SIGTERM")
 def test_a_campaign_that_is_stopped_takes_its_runs_down_and_the_next_goes_on(
-    project: Project, tmp_path: Path, stop: signal.Signals
+    project: Project, tmp_path: Path, stop: signal.Signals, sentence: Callable[[str], None]
 ) -> None:
     for number in (0, 1):
         project.tell("sleep", number, 60)
@@ -489,7 +529,9 @@ def test_a_campaign_that_is_stopped_takes_its_runs_down_and_the_next_goes_on(
     process.join(30)
     assert process.exitcode == 130
     assert not any(alive(line[2]) for line in project.log())
-    assert "stopped; 2 runs are saved and go on with the next campaign" in (tmp_path / "said").read_text()
+    words = "stopped; 2 runs are saved and go on with the next campaign"
+    assert words in (tmp_path / "said").read_text()
+    sentence(words)
     for number in (0, 1):
         (project.control / f"sleep-{project.ids[number]}").unlink()
     assert campaign(project.list) == 0

@@ -86,7 +86,7 @@ def test_a_bad_word_ends_an_installed_command_with_status_2() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "wanted"),
     [
         ("train mbibb", "no method is called 'mbibb'; did you mean mbib"),
         ("train bcse", "no method is called 'bcse'; did you mean bsce"),
@@ -116,12 +116,16 @@ def test_a_bad_word_ends_an_installed_command_with_status_2() -> None:
         ("campaign --processes 0", "processes and threads must be 1 or more"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_sentence(mbib: Say, tmp_path: Path, words: str, sentence: str) -> None:
+@pytest.mark.fault("mbib {words}")
+def test_what_cannot_be_done_is_told_in_one_sentence(
+    mbib: Say, tmp_path: Path, words: str, wanted: str, sentence: Callable[[str], None]
+) -> None:
     status, out, err = mbib(*words.split())
     assert status == 2
+    sentence(err)
     assert err.startswith("mbib: ")
     assert err.count("\n") == 1
-    assert sentence in err
+    assert wanted in err
     assert out == ""
     assert os.listdir(tmp_path) == [], "nothing is left behind"
 
@@ -141,17 +145,23 @@ def test_an_unknown_method_ends_a_process_with_status_2_and_no_traceback() -> No
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", b"\x80\x02c", pickle.dumps({"a": 1})])
-def test_a_file_that_holds_no_weights_is_refused(mbib: Say, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.fault("a file that holds no weights")
+def test_a_file_that_holds_no_weights_is_refused(
+    mbib: Say, tmp_path: Path, content: bytes, sentence: Callable[[str], None]
+) -> None:
     (tmp_path / "x.safetensors").write_bytes(content)
     status, _, err = mbib("evaluate", "x.safetensors")
+    sentence(err)
     assert status == 2
     assert "x.safetensors holds no weights that `mbib train` wrote" in err
 
 
-def test_foreign_weights_are_refused(mbib: Say, tmp_path: Path) -> None:
+@pytest.mark.fault("weights of another program")
+def test_foreign_weights_are_refused(mbib: Say, tmp_path: Path, sentence: Callable[[str], None]) -> None:
     save_file({"weight": torch.zeros(3)}, tmp_path / "x.safetensors")
     assert "holds no weights that `mbib train` wrote" in mbib("evaluate", "x.safetensors")[2]
     about = {"settings": json.dumps(settle(Settings()).plain())}
+    sentence(mbib("evaluate", "x.safetensors")[2])
     save_file({"weight": torch.zeros(3)}, tmp_path / "y.safetensors", metadata=about | {"classes": '["a", "b"]'})
     assert "holds no weights that `mbib train` wrote" in mbib("evaluate", "y.safetensors")[2]
 
@@ -245,13 +255,17 @@ def test_again_starts_anew_rather_than_from_a_checkpoint(mbib: Say, quick: str, 
     assert f"{name}.pt is no whole checkpoint of this program: delete it to start the run anew" in err
 
 
-def test_a_run_that_another_process_trains_is_left_alone(mbib: Say, quick: str, tmp_path: Path) -> None:
+@pytest.mark.fault("a run that another process trains")
+def test_a_run_that_another_process_trains_is_left_alone(
+    mbib: Say, quick: str, tmp_path: Path, sentence: Callable[[str], None]
+) -> None:
     words = ["train", "ce", *quick.split(), "--checkpoints", str(tmp_path)]
     mbib(*words)
     name = one_record(tmp_path / "runs")["run_id"]
     (tmp_path / f"{name}.pt").write_text("the other's")
     with FileLock(tmp_path / f"{name}.lock"):
         status, _, err = mbib(*words, "--again")
+    sentence(err)
     assert status == 75, "a campaign tells it from a failure"
     assert f"{name} is being trained by another process; wait for it, or stop it" in err
     assert (tmp_path / f"{name}.pt").read_text() == "the other's"
@@ -278,8 +292,9 @@ def test_a_run_that_another_process_finishes_meanwhile_is_not_made_twice(
     assert "this run was made before" in out
 
 
+@pytest.mark.fault("Ctrl-C within an epoch")
 def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_goes_on(
-    mbib: Say, quick: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mbib: Say, quick: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentence: Callable[[str], None]
 ) -> None:
     words = ["train", "mbib", *quick.split()]
     mbib(*words, "--out", "whole")
@@ -293,6 +308,7 @@ def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "batches", stop)
         status, _, err = mbib(*words)
+    sentence(err)
     assert status == 130
     assert "mbib: stopped; what was saved is kept, and the same command goes on from there" in err
     assert len(list((tmp_path / "own-cache" / "checkpoints").glob("*.pt"))) == 1
@@ -302,20 +318,26 @@ def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_goes_on(
     assert one_record(tmp_path / "whole")["test"] == one_record(tmp_path / "runs")["test"]
 
 
+@pytest.mark.fault("a loss of NaN from the command line")
 def test_a_loss_that_is_no_number_ends_a_run_with_a_sentence(
-    mbib: Say, quick: str, monkeypatch: pytest.MonkeyPatch
+    mbib: Say, quick: str, monkeypatch: pytest.MonkeyPatch, sentence: Callable[[str], None]
 ) -> None:
     monkeypatch.setattr("mbib_core.losses._full", lambda logits: logits.float() * float("nan"))
     status, _, err = mbib("train", "mbib", *quick.split())
+    sentence(err)
     assert status == 2
     assert err.startswith(
         "mbib: the loss is nan at epoch 1, step 1: try --precision float32, a smaller beta than 1, or"
     )
 
 
-def test_a_folder_that_cannot_be_written_ends_a_run_with_a_sentence(mbib: Say, quick: str, tmp_path: Path) -> None:
+@pytest.mark.fault("a folder of records that is a file")
+def test_a_folder_that_cannot_be_written_ends_a_run_with_a_sentence(
+    mbib: Say, quick: str, tmp_path: Path, sentence: Callable[[str], None]
+) -> None:
     (tmp_path / "file").write_text("")
     status, _, err = mbib("train", "ce", *quick.split(), "--out", "file/x")
+    sentence(err)
     assert status == 2
     assert "could not be written" in err
     assert len(list((tmp_path / "own-cache" / "checkpoints").glob("*.pt"))) == 1, "what was trained is kept"
@@ -333,8 +355,9 @@ def test_weights_are_evaluated_to_the_accuracy_of_the_record(mbib: Say, quick: s
     assert "on 12 validation pictures" in mbib("evaluate", weights, "--validation")[1]
 
 
+@pytest.mark.fault("the test set for a run for choosing")
 def test_a_run_for_choosing_settings_shows_validation_and_its_weights_never_meet_the_test_set(
-    mbib: Say, quick: str, tmp_path: Path
+    mbib: Say, quick: str, tmp_path: Path, sentence: Callable[[str], None]
 ) -> None:
     status, out, _ = mbib("train", "ce", *quick.split(), "--choosing")
     assert status == 0
@@ -342,6 +365,7 @@ def test_a_run_for_choosing_settings_shows_validation_and_its_weights_never_meet
     assert "test" not in one_record(tmp_path / "runs")
     weights = str(next((tmp_path / "runs").glob("*.safetensors")))
     status, _, err = mbib("evaluate", weights)
+    sentence(err)
     assert status == 2
     assert "is of a run for choosing settings" in err
     assert mbib("evaluate", weights, "--validation")[0] == 0
@@ -444,7 +468,8 @@ def test_options_are_not_guessed_from_their_first_letters(capsys):
     assert "--b" in capsys.readouterr().err
 
 
-def test_full_memory_is_one_sentence_and_other_runtime_errors_stay_loud(monkeypatch, capsys):
+@pytest.mark.fault("a full memory")
+def test_full_memory_is_one_sentence_and_other_runtime_errors_stay_loud(monkeypatch, capsys, sentence):
     def fails(words):
         def run(_):
             raise RuntimeError(words)
@@ -453,7 +478,9 @@ def test_full_memory_is_one_sentence_and_other_runtime_errors_stay_loud(monkeypa
 
     monkeypatch.setattr("mbib_core.cli._table", fails("CUDA out of memory. Tried to allocate 2 GiB"))
     assert cli.main(["table"]) == 2
-    assert capsys.readouterr().err.startswith("mbib: the memory is full")
+    said = capsys.readouterr().err
+    sentence(said)
+    assert said.startswith("mbib: the memory is full")
     monkeypatch.setattr("mbib_core.cli._table", fails("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
         cli.main(["table"])

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
 
@@ -88,22 +89,26 @@ def test_the_split_leaves_the_random_numbers_of_numpy_and_torch_alone() -> None:
 
 
 @pytest.mark.parametrize("imbalance", [0.5, 0, -1, float("nan")])
+@pytest.mark.fault("an imbalance below 1")
 def test_an_imbalance_below_one_is_refused(imbalance: float) -> None:
     with pytest.raises(ValueError, match="must be 1 or larger: it is the largest count over the smallest"):
         long_tailed_counts(500, 100, imbalance)
 
 
 @pytest.mark.parametrize("imbalance", [501, 1e9, float("inf")])
+@pytest.mark.fault("an imbalance that leaves a class empty")
 def test_an_imbalance_that_empties_a_class_is_refused(imbalance: float) -> None:
     with pytest.raises(ValueError, match="leaves the last class empty: the largest has 500 pictures"):
         long_tailed_counts(500, 100, imbalance)
 
 
+@pytest.mark.fault("labels of a single class")
 def test_a_single_class_has_no_tail_and_is_refused() -> None:
     with pytest.raises(ValueError, match="a long tail needs two classes or more, not 1"):
         long_tailed_indices(torch.zeros(5, dtype=torch.int64), 1)
 
 
+@pytest.mark.fault("labels too unbalanced for the split")
 def test_unbalanced_labels_that_lack_pictures_are_refused() -> None:
     labels = torch.tensor([0] * 2 + [1] * 8)
     with pytest.raises(ValueError, match="class 0 has 2 pictures, the long-tailed set wants 5 of them"):
@@ -148,6 +153,7 @@ def test_counts_are_those_of_the_training_pictures() -> None:
     ids=["float", "channels last", "grey", "flat"],
 )
 @pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.fault("pictures of another dtype or shape, floats among them")
 def test_pictures_that_are_not_uint8_n3hw_are_refused(x: Tensor, part: str) -> None:
     bad = Images(x, torch.tensor([0, 1]))
     with pytest.raises(TypeError, match=rf"mine {part}: pictures must be uint8 \[N, 3, H, W\], these are"):
@@ -155,22 +161,26 @@ def test_pictures_that_are_not_uint8_n3hw_are_refused(x: Tensor, part: str) -> N
 
 
 @pytest.mark.parametrize("y", [torch.tensor([0, 1], dtype=torch.int32), torch.tensor([0.0, 1.0]), torch.tensor([0])])
+@pytest.mark.fault("labels of another dtype or shape")
 def test_labels_that_are_not_int64_one_a_picture_are_refused(y: Tensor) -> None:
     with pytest.raises(TypeError, match=r"mine train: labels must be int64 \[2\], these are"):
         long_tailed(Images(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), y))
 
 
 @pytest.mark.parametrize(("labels", "span"), [([0, 2], "0 to 2"), ([-1, 1], "-1 to 1")])
+@pytest.mark.fault("labels out of range")
 def test_labels_outside_the_classes_are_refused(labels: list[int], span: str) -> None:
     with pytest.raises(ValueError, match=f"labels run from {span}, outside 0 to 1"):
         long_tailed(images(labels))
 
 
+@pytest.mark.fault("a class without training pictures")
 def test_a_class_without_training_pictures_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="mine: no training picture of class 1; add some or drop the class"):
         long_tailed(images([0, 0, 2]), classes=3)
 
 
+@pytest.mark.fault("a data set of one class")
 def test_fewer_than_two_classes_are_refused() -> None:
     with pytest.raises(ValueError, match="mine has 1 classes: recognition needs two or more"):
         LongTailed("mine", images([0]), images([]), images([]), ["only"])
@@ -243,6 +253,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("name", ["train", "test", "meta"])
+@pytest.mark.fault("a pickle bomb in place of a CIFAR-100 file")
 def test_a_file_that_is_not_the_published_one_is_never_unpickled(published: Path, tmp_path: Path, name: str) -> None:
     trace = tmp_path / "executed"
     content = pickle.dumps(Bomb(trace))
@@ -256,10 +267,12 @@ def test_a_file_that_is_not_the_published_one_is_never_unpickled(published: Path
 
 @pytest.mark.parametrize("name", ["train", "test", "meta"])
 @pytest.mark.parametrize("damage", ["truncated", "tampered", "empty", "longer"])
+@pytest.mark.fault("a CIFAR-100 file that is {damage}")
 def test_a_damaged_file_is_refused_with_what_to_do(published: Path, name: str, damage: str) -> None:
     file = published / "cifar-100-python" / name
     content = file.read_bytes()
     middle = len(content) // 2
+    others = {f: f.read_bytes() for f in file.parent.iterdir() if f != file}
     file.write_bytes(
         {
             "truncated": content[:-1],
@@ -270,20 +283,25 @@ def test_a_damaged_file_is_refused_with_what_to_do(published: Path, name: str, d
     )
     with pytest.raises(ValueError, match=f"{name} is not the published CIFAR-100 file .* to download it again"):
         load("cifar100-lt", imbalance=10, root=published)
+    assert {f: f.read_bytes() for f in file.parent.iterdir() if f != file} == others
+    assert file.exists(), "the owner of the file deletes it, nobody else"
 
 
 @pytest.mark.parametrize("name", ["train", "test", "meta"])
+@pytest.mark.fault("a missing CIFAR-100 file")
 def test_a_missing_file_is_named_with_what_to_do(published: Path, name: str) -> None:
     (published / "cifar-100-python" / name).unlink()
     with pytest.raises(FileNotFoundError, match=rf"{name} is missing: delete .*cifar-100-python to download"):
         load("cifar100-lt", imbalance=10, root=published)
+    assert len(list((published / "cifar-100-python").iterdir())) == 2, "the others stay"
 
 
 @pytest.mark.parametrize(
     "error", [URLError("no network"), OSError("disk full"), RuntimeError("File not found or corrupted.")]
 )
+@pytest.mark.fault("a download that fails")
 def test_missing_data_that_cannot_be_downloaded_name_the_way_to_get_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: Callable[[str], None]
 ) -> None:
     def fail(*_args: object, **_kwargs: object) -> None:
         raise error
@@ -291,9 +309,10 @@ def test_missing_data_that_cannot_be_downloaded_name_the_way_to_get_them(
     monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", fail)
     with pytest.raises(FileNotFoundError) as caught:
         load("cifar100-lt", root=tmp_path)
-    sentence = str(caught.value)
+    words = str(caught.value)
+    sentence(words)
     for part in (str(tmp_path), "https://", "cifar-100-python.tar.gz", "--root", "MBIB_DATA", str(error)):
-        assert part in sentence
+        assert part in words
 
 
 def test_missing_data_are_downloaded_once_with_a_checksum(
@@ -318,6 +337,7 @@ def test_the_folder_of_the_data_comes_from_the_environment(published: Path, monk
     assert len(load("cifar100-lt", imbalance=10).train.y) == sum(long_tailed_counts(20, 10, 10))
 
 
+@pytest.mark.fault("an unknown data set")
 def test_an_unknown_data_set_is_refused_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no data set is called 'cifar10-lt': there are glyphs-lt, cifar100-lt"):
         load("cifar10-lt", root=tmp_path)

@@ -103,6 +103,7 @@ def test_counts_fall_from_the_largest_to_the_imbalance(factor):
 
 
 @pytest.mark.parametrize("factor", [0, 0.5, -1, glyphs.LARGEST + 1, float("inf"), float("nan")])
+@pytest.mark.fault("an imbalance that Glyphs-LT cannot have")
 def test_an_impossible_imbalance_is_refused_in_a_sentence(factor):
     with pytest.raises(ValueError, match="must lie between 1 and"):
         glyphs.counts(factor)
@@ -143,6 +144,7 @@ def test_a_picture_does_not_depend_on_what_else_is_drawn():
 
 
 @pytest.mark.parametrize("labels", [[-1], [C], [0.0], [True]])
+@pytest.mark.fault("a glyph out of range")
 def test_labels_out_of_range_are_refused(labels):
     with pytest.raises(ValueError, match=f"integers from 0 to {C - 1}"):
         glyphs.pictures(np.array(labels), 0)
@@ -188,6 +190,7 @@ def test_a_turned_shape_keeps_its_area():
 
 
 @pytest.mark.parametrize(("change", "state"), [(lambda path: path.unlink(), "missing"), (None, "damaged")])
+@pytest.mark.fault("a pack of glyphs that is {state}")
 def test_a_missing_or_damaged_pack_is_refused_before_it_is_read(tmp_path, monkeypatch, change, state):
     pack = tmp_path / "glyphs.npz"
     data = bytearray(glyphs.PACK.read_bytes())

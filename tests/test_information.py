@@ -358,6 +358,7 @@ def test_a_neighbour_as_a_start_changes_nothing_but_the_time():
         assert objective(warm, 0.2) == pytest.approx(objective(cold, 0.2), abs=1e-9)
 
 
+@pytest.mark.equation(1)
 def test_beta_zero_is_the_minimal_sufficient_statistic():
     p_y_given_x = np.array([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1], [0.5, 0.5]])
     p_xy = p_y_given_x * np.array([0.1, 0.4, 0.3, 0.2])[:, None]
@@ -369,12 +370,14 @@ def test_beta_zero_is_the_minimal_sufficient_statistic():
         assert (ib.residual, ib.gap) == pytest.approx((0, 0), abs=1e-9)
 
 
+@pytest.mark.equation(1)
 def test_beta_one_and_more_is_trivial():
     for beta in (1.0, 7.5, math.inf):
         ib = information_bottleneck(np.eye(3) / 3, beta)
         assert (ib.i_xt, ib.i_ty) == (0, 0)
 
 
+@pytest.mark.equation(1)
 def test_when_y_is_a_function_of_x_beta_does_not_sweep_the_curve():
     p_xy = np.eye(3)[[0, 1, 2, 0, 1, 0]] * np.array([0.1, 0.2, 0.1, 0.3, 0.1, 0.2])[:, None]
     curve = information_curve(p_xy, np.linspace(0, 0.99, 12))
@@ -393,6 +396,7 @@ def test_what_never_happens_changes_nothing():
     assert contraction_coefficient(padded) == pytest.approx(contraction_coefficient(p_xy))
 
 
+@pytest.mark.equation(1)
 def test_where_the_trivial_solution_ends_in_numbers():
     assert squared_maximal_correlation(ASYMMETRIC) == pytest.approx(0.390, abs=5e-4)
     assert contraction_coefficient(ASYMMETRIC) == pytest.approx(0.552, abs=5e-4)
@@ -427,6 +431,7 @@ def test_the_optimum_leaves_the_trivial_solution_at_eta_and_so_below_the_squared
     assert far_below > 1e-5
 
 
+@pytest.mark.equation(1)
 def test_the_search_sees_a_shallow_optimum_beside_the_trivial_one():
     rng = np.random.default_rng(0)
     p_xy = [rng.dirichlet(np.full(6, 0.3), 8) * rng.dirichlet(np.ones(8))[:, None] for _ in range(2)][1]

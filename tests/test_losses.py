@@ -192,7 +192,9 @@ def test_mbib_of_a_single_observation_needs_no_alphas() -> None:
     assert float(found) == float(bib(v[-1], z, targets, counts=counts, beta=2.0))
 
 
+@pytest.mark.equation(11)
 @pytest.mark.parametrize("alphas", [(), (0.1,), (0.1, 0.2, 0.3)])
+@pytest.mark.fault("a wrong number of alphas in the loss")
 def test_mbib_refuses_a_wrong_number_of_alphas(alphas: tuple[float, ...]) -> None:
     v, z, targets, counts = BATCH.tensors()
     with pytest.raises(ValueError, match=f"3 observations need 2 alphas, not {len(alphas)}"):
@@ -202,6 +204,7 @@ def test_mbib_refuses_a_wrong_number_of_alphas(alphas: tuple[float, ...]) -> Non
 # The variants of appendix F and the controls, as methods.py and the docstrings state them
 
 
+@pytest.mark.equation(4)
 @given(batches(), st.floats(0, 1), ks)
 def test_tau_is_the_power_of_the_counts_in_the_training_posterior(b: Batch, tau: float, k: float) -> None:
     (v,), _, targets, counts = b.tensors()
@@ -249,6 +252,7 @@ def test_deepest_mbib_has_mbibs_classifiers_and_one_teacher() -> None:
 # What follows from the formulas
 
 
+@pytest.mark.equation(4)
 @given(batches(), st.integers(1, 10**6))
 def test_equal_counts_leave_plain_cross_entropy(b: Batch, n: int) -> None:
     (v,), _, targets, _ = b.tensors()
@@ -513,6 +517,8 @@ def test_the_tilt_between_tail_and_head_at_factor_100_is_251_for_the_literal_k()
 # The modules
 
 
+@pytest.mark.equation(9)
+@pytest.mark.equation(11)
 @given(batches(observations=3), betas, ks, gammas)
 def test_modules_equal_the_functions(b: Batch, beta: float, k: float, gamma: float) -> None:
     v, z, targets, counts = b.tensors(torch.float32)
@@ -561,6 +567,7 @@ def test_a_module_does_not_share_its_counts_with_the_caller() -> None:
         ([5.0, float("inf")], "finite"),
     ],
 )
+@pytest.mark.fault("counts that are zero, negative, of one class or of another shape")
 def test_modules_refuse_counts_that_are_none(counts: list, sentence: str) -> None:
     for build in (lambda: BIBLoss(counts, beta=1.0), lambda: MBIBLoss(counts, alphas=(), beta=1.0)):
         with pytest.raises(ValueError, match=sentence):
@@ -569,12 +576,14 @@ def test_modules_refuse_counts_that_are_none(counts: list, sentence: str) -> Non
 
 @pytest.mark.parametrize("name", ["beta", "k", "gamma"])
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
+@pytest.mark.fault("a negative or infinite {name} in the loss")
 def test_modules_refuse_settings_out_of_range_by_name(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} is {value}: it must be a finite number, 0 or larger"):
         MBIBLoss([5, 3], alphas=(), **({"beta": 1.0} | {name: value}))
 
 
 @pytest.mark.parametrize("alphas", [(-0.1, 0.3), (0.6, 0.6), (float("nan"), 0.1)])
+@pytest.mark.fault("alphas below 0 or past 1 in the loss")
 def test_modules_refuse_alphas_that_are_no_proportions(alphas: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="must be 0 or larger and sum to at most 1: they are proportions"):
         MBIBLoss([5, 3], alphas=alphas, beta=1.0)

@@ -177,6 +177,7 @@ def test_distances_of_no_pictures_are_nan() -> None:
     assert all(math.isnan(value) for value in found.values())
 
 
+@pytest.mark.equation(17)
 @given(labelled(width=4), st.floats(0.5, 20), st.floats(-5, 5))
 def test_rho_knows_neither_scale_nor_place(given_: tuple[Tensor, Tensor, int], scale: float, shift: float) -> None:
     features, targets, _ = given_

@@ -99,6 +99,7 @@ def test_observations_are_spaced_evenly_and_the_last_is_last(depth: int, n: int,
 
 
 @pytest.mark.parametrize("n", [0, 4, -1])
+@pytest.mark.fault("more observations than the network has blocks")
 def test_more_observations_than_blocks_are_refused(n: int) -> None:
     with pytest.raises(ValueError, match=f"ResNet-8 has 3 blocks: ask for 1 to 3 observations, not {n}"):
         even_taps(8, n)
@@ -124,6 +125,7 @@ def test_taps_that_are_no_blocks_are_refused(taps: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("depth", [2, 7, 18, 34, 0, -4])
+@pytest.mark.fault("a depth that no CIFAR ResNet has")
 def test_depths_that_are_no_cifar_resnet_are_refused(depth: int) -> None:
     with pytest.raises(ValueError, match=f"depth {depth} is no CIFAR ResNet"):
         ResNet(depth, (1,))
@@ -197,6 +199,7 @@ def test_heads_compute_in_float32_under_autocast(precision: torch.dtype) -> None
 @pytest.mark.parametrize(
     "x", [torch.zeros(2, 3, 8, 8), torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.zeros(3, 8, 8, dtype=torch.uint8)]
 )
+@pytest.mark.fault("a network that is given floats, grey or single pictures")
 def test_anything_but_a_batch_of_uint8_rgb_pictures_is_refused(x: Tensor) -> None:
     with pytest.raises(TypeError, match=r"pictures must be uint8 \[B, 3, H, W\], these are"):
         METHODS["ce"].network(3, depth=8)(x)

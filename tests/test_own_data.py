@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -205,12 +205,16 @@ def test_copies_of_a_picture_stay_in_one_part(birds: Path, capsys: pytest.Captur
     assert capsys.readouterr().err == ""
 
 
-def test_a_picture_in_two_parts_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.fault("a picture that lies in training and test")
+def test_a_picture_in_two_parts_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture, sentence: Callable[[str], None]
+) -> None:
     for part in ("train", "val", "test"):
         fill(tmp_path / part, {"robin": 3, "wren": 2}, start=10 * len(part))
     shutil.copy(tmp_path / "train" / "robin" / "50.png", tmp_path / "test" / "robin" / "a.png")
     load_folder(tmp_path)
     said = capsys.readouterr().err
+    sentence(said)
     assert said.startswith(f"mbib: warning: 1 pictures lie in two parts of {tmp_path}, as {tmp_path}")
     assert said.endswith("does: what was trained on is no test\n")
 
@@ -374,16 +378,19 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("kind", BAD_FILES)
+@pytest.mark.fault("a file among the pictures: {kind}")
 def test_what_is_no_whole_picture_is_refused_by_its_name(birds: Path, kind: str) -> None:
     content, reason = BAD_FILES[kind]
     bad = birds / "wren" / "bad.jpg"
     bad.write_bytes(content)
     with pytest.raises(ValueError, match=f"^{re.escape(f'{bad} {reason}')}.*: repair it or take it out$"):
         load_folder(birds)
+    assert bad.read_bytes() == content, "it stays for its owner to look at"
     with pytest.raises(Refused):
         read_picture(content)
 
 
+@pytest.mark.fault("several broken pictures")
 def test_several_broken_pictures_are_counted(birds: Path) -> None:
     for name in ("a.txt", "b.txt", "c.txt"):
         (birds / "auk" / name).write_text("no picture")
@@ -391,6 +398,7 @@ def test_several_broken_pictures_are_counted(birds: Path) -> None:
         load_folder(birds)
 
 
+@pytest.mark.fault("a dangling link and a pipe among the pictures")
 def test_what_is_no_file_is_refused(birds: Path) -> None:
     (birds / "wren" / "gone.png").symlink_to(birds / "nowhere.png")
     with pytest.raises(ValueError, match=r"gone\.png is not there: repair it"):
@@ -464,6 +472,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.fault("a folder's layout: {layout}")
 def test_a_folder_of_another_layout_is_refused_in_a_sentence(tmp_path: Path, layout: str) -> None:
     make, kind, sentence = LAYOUTS[layout]
     folder = tmp_path / "set"
@@ -472,6 +481,7 @@ def test_a_folder_of_another_layout_is_refused_in_a_sentence(tmp_path: Path, lay
         load_folder(folder)
 
 
+@pytest.mark.fault("a folder that is not called folder:PATH")
 def test_a_folder_that_is_not_called_one_is_hinted_at(birds: Path) -> None:
     with pytest.raises(ValueError, match=f"for the folder of that name write folder:{birds}$"):
         load(str(birds))
@@ -572,12 +582,14 @@ BAD_ARRAYS = {
 
 
 @pytest.mark.parametrize("kind", BAD_ARRAYS)
+@pytest.mark.fault("arrays: {kind}")
 def test_other_arrays_are_refused_in_a_sentence(kind: str) -> None:
     pair, error, sentence = BAD_ARRAYS[kind]
     with pytest.raises(error, match=sentence):
         from_arrays("mine", train=(X, Y), validation=(X, Y), test=pair)
 
 
+@pytest.mark.fault("arrays that lack a class, or hold one")
 def test_arrays_without_a_class_or_with_one_are_refused() -> None:
     with pytest.raises(ValueError, match="no training picture of c"):
         from_arrays("mine", train=(X, Y), validation=(X, Y), test=(X, Y), classes=["a", "b", "c"])
@@ -585,15 +597,18 @@ def test_arrays_without_a_class_or_with_one_are_refused() -> None:
         from_arrays("mine", train=(X, Y * 0), validation=(X, Y * 0), test=(X, Y * 0))
 
 
+@pytest.mark.fault("a checkpoint of other arrays of that name")
 def test_a_checkpoint_of_other_arrays_is_refused(tiny_schedule: Schedule, tmp_path: Path) -> None:
     settings = Settings(data="mine", schedule="tiny", precision="float32", threads=1)
     one = from_arrays("mine", train=(X, Y), validation=(X, Y), test=(X, Y))
     other = from_arrays("mine", train=(X, Y), validation=(X, Y), test=(255 - X, Y))
     run = trainer.train(settings, one, device="cpu", progress=False, checkpoint=tmp_path / "c.pt")
+    before = (tmp_path / "c.pt").read_bytes()
     assert run.settings.pictures == one.fingerprint
     assert run.size == (8, 8)
     with pytest.raises(ValueError, match="belongs to the run"):
         trainer.train(settings, other, device="cpu", progress=False, checkpoint=tmp_path / "c.pt")
+    assert (tmp_path / "c.pt").read_bytes() == before
 
 
 # A run's name
@@ -614,6 +629,7 @@ def test_the_names_of_other_runs_stand() -> None:
     assert "--imbalance 100" in command_line(settle(Settings()))
 
 
+@pytest.mark.fault("an imbalance for a folder")
 def test_imbalance_is_a_folders_own() -> None:
     settings = settle(Settings(data="folder:birds"))
     assert settings.schedule == "folder"
@@ -674,8 +690,9 @@ def test_a_folder_is_trained_and_reported(trained: Path, birds: Path) -> None:
     assert "100" not in show_table(table([record])).split("mbib")[0]
 
 
+@pytest.mark.fault("weights of other classes than the folder has now")
 def test_a_run_is_made_once_but_again_when_a_picture_changes(
-    trained: Path, birds: Path, capsys: pytest.CaptureFixture
+    trained: Path, birds: Path, capsys: pytest.CaptureFixture, sentence: Callable[[str], None]
 ) -> None:
     assert train_on(birds, trained.parent) == Path()
     assert "this run was made before" in capsys.readouterr().out
@@ -689,7 +706,10 @@ def test_a_run_is_made_once_but_again_when_a_picture_changes(
     assert "are not those of the training run" in capsys.readouterr().err
     fill(birds, {"owl": 3})
     assert cli.main(["evaluate", str(trained), "--root", str(birds.parent), "--device", "cpu"]) == 2
-    assert "knows other classes than folder:birds has now" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    sentence(said)
+    assert "knows other classes than folder:birds has now" in said
+    assert read_record(trained.with_suffix(".json"))["classes"] == ["auk", "robin", "wren"]
 
 
 def test_predictions_are_those_of_the_network(trained: Path, birds: Path, capsys: pytest.CaptureFixture) -> None:
@@ -712,13 +732,17 @@ def test_predictions_are_those_of_the_network(trained: Path, birds: Path, capsys
     assert capsys.readouterr().out.startswith(wanted)
 
 
-def test_a_broken_picture_does_not_stop_the_others(trained: Path, birds: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.fault("broken and missing pictures among those to predict")
+def test_a_broken_picture_does_not_stop_the_others(
+    trained: Path, birds: Path, capsys: pytest.CaptureFixture, sentence: Callable[[str], None]
+) -> None:
     capsys.readouterr()
     bad = birds / "bad.txt"
     bad.write_text("no picture")
     files = [str(birds / "auk" / "0.png"), str(bad), str(birds / "none.png"), str(birds / "wren")]
     assert cli.main(["predict", str(trained), "--device", "cpu", *files]) == 2
     said = capsys.readouterr()
+    sentence(said.err)
     assert len(said.out.splitlines()) == 1 + 8
     assert said.err == (
         f"mbib: {bad} is no picture, or of a format that Pillow cannot read\nmbib: {birds / 'none.png'} is not there\n"

@@ -86,6 +86,7 @@ def test_settings_survive_json() -> None:
     assert Settings.of(json.loads(json.dumps(settings.plain()))) == settings
 
 
+@pytest.mark.fault("a setting that there is not")
 def test_an_unknown_setting_is_refused_with_those_there_are() -> None:
     with pytest.raises(ValueError, match="betta: no such setting; there are alphas, beta, data"):
         Settings.of({"betta": 1})
@@ -108,6 +109,7 @@ def test_an_unknown_setting_is_refused_with_those_there_are() -> None:
         ("alphas", [0.1, "x"], "a number"),
     ],
 )
+@pytest.mark.fault("{name} of the wrong kind")
 def test_a_value_of_the_wrong_kind_is_refused_by_name(name: str, value: Any, wants: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is .*: it must be {wants}"):
         Settings.of({name: value})
@@ -133,6 +135,7 @@ def test_a_value_of_the_wrong_kind_is_refused_by_name(name: str, value: Any, wan
         ({"method": "bib", "taps": 2}, "bib has 1 observation: leave taps out"),
     ],
 )
+@pytest.mark.fault("settings: {given_}")
 def test_settings_out_of_range_are_refused_with_a_sentence(given_: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         settle(Settings(**given_))
@@ -150,6 +153,7 @@ def test_settling_fills_in_what_was_left_empty_and_nothing_else() -> None:
     assert (ce.alphas, ce.beta, ce.k, ce.gamma, ce.taps) == (None, None, None, None, 1)
 
 
+@pytest.mark.fault("a method's name that is like no other")
 def test_a_name_that_is_like_no_other_is_answered_with_all() -> None:
     with pytest.raises(ValueError, match=r"no method is called 'qqqqq'.*ce, bsce"):
         named(METHODS, "qqqqq", "method")
@@ -219,6 +223,7 @@ def test_a_record_survives_the_disk(tmp_path: Path) -> None:
     assert read_records(tmp_path) == [record]
 
 
+@pytest.mark.fault("a record edited by hand")
 def test_a_record_that_was_edited_by_hand_is_refused(tmp_path: Path) -> None:
     record = made(tmp_path, method="ce")
     path = tmp_path / f"{record['run_id']}.json"
@@ -228,24 +233,29 @@ def test_a_record_that_was_edited_by_hand_is_refused(tmp_path: Path) -> None:
         path.write_text(content.replace(before, after, 1))
         with pytest.raises(ValueError, match=r"json was changed after the run wrote it; restore it or make the run"):
             read_record(path)
+        assert path.read_text() == content.replace(before, after, 1), "it stays as it was found"
     path.write_text(json.dumps(json.loads(content), indent=4))
     assert read_record(path) == record, "another layout is the same record"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "[1, 2]", "3", "null", '"text"', "{}", '{"digest": 1}', "\xff"])
+@pytest.mark.fault("a file that is no whole record")
 def test_a_file_that_is_no_whole_record_is_refused_with_what_to_do(tmp_path: Path, content: str) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content.encode("latin1"))
     with pytest.raises(ValueError, match=r"x\.json (is not a whole record; delete it|was changed after)"):
         read_record(path)
+    assert path.read_bytes() == content.encode("latin1")
 
 
+@pytest.mark.fault("a record with a number that JSON cannot hold")
 def test_numbers_that_json_cannot_hold_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_record({"run_id": "x", "loss": float("nan")}, tmp_path)
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.fault("a missing folder of records")
 def test_a_folder_of_records_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*; `mbib train` writes records"):
         read_records(tmp_path / "none")
@@ -263,6 +273,7 @@ def test_records_are_found_by_settings_in_the_order_of_their_seeds() -> None:
 # Files
 
 
+@pytest.mark.fault("a disk that fails while a file is written")
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "new folder" / "file"
     write_atomically(path, b"before")

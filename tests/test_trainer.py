@@ -190,6 +190,7 @@ def test_a_gpu_computes_in_bfloat16_from_capability_8(
     assert pick_precision("auto", torch.device("cuda")) == precision
 
 
+@pytest.mark.fault("a GPU that is not there")
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert pick_device() == CPU
@@ -198,6 +199,7 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("device", ["gpu", "meta", "cpu:x", "0x"])
+@pytest.mark.fault("a device that there is not")
 def test_a_device_that_cannot_compute_is_refused(device: str) -> None:
     with pytest.raises(ValueError, match=f"torch can use no device {device} here: leave --device out"):
         pick_device(device)
@@ -297,14 +299,16 @@ def no_broken_method_stays() -> Any:
     METHODS.pop("broken", None)
 
 
+@pytest.mark.fault("a loss of NaN")
 def test_a_loss_that_is_no_number_is_reported_with_epoch_and_step(
-    tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path
+    tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path, sentence: Callable[[str], None]
 ) -> None:
     steps = math.ceil(len(tiny_data.train.y) / 8)
     name, _ = broken_method(steps + 2)
     checkpoint = tmp_path / "run.pt"
     with pytest.raises(FloatingPointError) as caught:
         quietly(replace(TINY, method=name), tiny_data, checkpoint=checkpoint)
+    sentence(str(caught.value))
     assert str(caught.value) == (
         "the loss is nan at epoch 2, step 3: try --precision float32, or look for odd pictures. "
         f"The checkpoint before this epoch is kept in {checkpoint}."
@@ -312,6 +316,7 @@ def test_a_loss_that_is_no_number_is_reported_with_epoch_and_step(
     assert len(torch.load(checkpoint, weights_only=True)["history"]["loss"]) == 1
 
 
+@pytest.mark.fault("an infinite loss")
 def test_an_infinite_loss_names_the_settings_that_could_be_smaller(
     tiny_data: LongTailed, tiny_schedule: Schedule
 ) -> None:
@@ -460,6 +465,7 @@ class Bomb:
         return open, (str(self.file), "w")
 
 
+@pytest.mark.fault("a pickle bomb in place of a checkpoint")
 def test_a_checkpoint_that_would_execute_code_is_refused_and_not_executed(
     tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path
 ) -> None:
@@ -473,6 +479,7 @@ def test_a_checkpoint_that_would_execute_code_is_refused_and_not_executed(
 
 
 @pytest.mark.parametrize("damage", ["cut short", "empty", "text", "another file", "a part missing"])
+@pytest.mark.fault("a checkpoint that is torn: {damage}")
 def test_a_damaged_checkpoint_is_refused_with_what_to_do(
     tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path, damage: str
 ) -> None:
@@ -487,32 +494,41 @@ def test_a_damaged_checkpoint_is_refused_with_what_to_do(
         torch.save([1, 2, 3], checkpoint)
     else:
         checkpoint.write_bytes({"cut short": content[: len(content) // 2], "empty": b"", "text": b"hello"}[damage])
+    damaged = checkpoint.read_bytes()
     with pytest.raises(ValueError, match=r"run.pt is no whole checkpoint of this program: delete it to start"):
         quietly(replace(TINY, epochs=1), tiny_data, checkpoint=checkpoint)
+    assert checkpoint.read_bytes() == damaged, "it stays for its owner to look at"
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"beta": 2.0}, {"epochs": 5}, {"method": "ce"}])
+@pytest.mark.fault("a checkpoint of another method, seed, beta or length")
 def test_a_checkpoint_of_another_run_is_refused_by_name(
     tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path, other: dict[str, Any]
 ) -> None:
     checkpoint = tmp_path / "run.pt"
     mine = quietly(replace(TINY, epochs=1), tiny_data, checkpoint=checkpoint).settings
+    before = checkpoint.read_bytes()
     with pytest.raises(ValueError, match=f"belongs to the run {run_id(mine)}, not to .*: delete it, or name another"):
         quietly(replace(TINY, **{"epochs": 1, **other}), tiny_data, checkpoint=checkpoint)
+    assert checkpoint.read_bytes() == before
 
 
+@pytest.mark.fault("a checkpoint of another number of classes")
 def test_a_checkpoint_of_other_pictures_of_that_name_is_refused(
     tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path
 ) -> None:
     checkpoint = tmp_path / "run.pt"
     quietly(replace(TINY, epochs=1), tiny_data, checkpoint=checkpoint)
+    before = checkpoint.read_bytes()
     with pytest.raises(ValueError, match=r"the checkpoint of coloured-.* is of other data or of other code"):
         quietly(replace(TINY, epochs=1), coloured([9, 9, 5, 2]), checkpoint=checkpoint)
+    assert checkpoint.read_bytes() == before
 
 
 # The disk
 
 
+@pytest.mark.fault("a file that the system lets grow no further")
 def test_a_full_disk_is_told_and_the_checkpoint_before_survives(
     tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path
 ) -> None:
@@ -533,12 +549,14 @@ def test_a_full_disk_is_told_and_the_checkpoint_before_survives(
     assert os.listdir(tmp_path) == ["run.pt"], "nothing half written is left"
 
 
+@pytest.mark.fault("a checkpoint's folder that is a file")
 def test_a_folder_that_cannot_be_written_is_told(
     tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OSError, match=r"run.pt could not be written \(.*\); .* Make room or choose another folder"):
         quietly(TINY, tiny_data, checkpoint=tmp_path / "file" / "run.pt")
+    assert (tmp_path / "file").read_text() == "no folder"
 
 
 # Evaluation and records

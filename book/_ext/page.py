@@ -1,4 +1,4 @@
-"""What the built pages need beyond Jupyter Book's settings: no broken script, and MathJax from the site itself."""
+"""What the built pages need beyond Jupyter Book's settings: no broken script, true roles, and MathJax from the site."""
 
 import shutil
 import subprocess
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", without_thebe, priority=0)
     app.connect("config-inited", with_own_mathjax)
+    app.connect("html-page-context", with_true_roles)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -33,6 +34,14 @@ def without_thebe(app: Sphinx, _: Config) -> None:
     app.registry.css_files = [
         file for file in app.registry.css_files if file[0] != "sphinx-thebe.css"
     ]
+
+
+def with_true_roles(_: Sphinx, __: str, ___: str, context: dict, ____) -> None:
+    """A screen reader wants items in a list; docutils calls a list's references by a role that is no longer one."""
+    if "body" in context:
+        context["body"] = context["body"].replace(
+            'role="doc-biblioentry"', 'role="listitem"'
+        )
 
 
 def with_own_mathjax(app: Sphinx, config: Config) -> None:
