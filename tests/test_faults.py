@@ -321,7 +321,7 @@ def test_a_run_killed_at_20_random_steps_ends_in_the_same_bits(
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert again.history == uncut.history
     sentence(
-        f"(nothing can be said; killed 20 times, {saved[-1]} epochs were saved, and the run ended in the uncut run's bits)"
+        f"(nothing can be said; killed 20 times, {saved[-1]} epochs saved, and the end is the uncut run's, bit for bit)"
     )
 
 
