@@ -1,0 +1,28 @@
+"""The book's pictures: functions of arrays that return a Figure, in one style, and `show`, which puts one on the page.
+
+`style` has the look and the shared parts, `charts` curves and bars of plain numbers, `classes` data sets and accuracy
+by class, `theory` the pictures of the theory chapters, `diagrams` the networks. Training needs nothing of this package.
+"""
+
+from mbib_core.figures.charts import (
+    bands,
+    grouped_bars,
+    heat_map,
+    learning_curves,
+    lines,
+    paired_differences,
+    reliability,
+)
+from mbib_core.figures.classes import accuracy_by_class, class_counts, contact_sheet, predicted_shares
+from mbib_core.figures.diagrams import three_teachers, two_classifiers
+from mbib_core.figures.style import CARD, COLOURS, FAINT, INK, NAMES, SHOTS, SHOWN, STYLE, png, show
+from mbib_core.figures.theory import (
+    bottleneck,
+    boundary_paths,
+    class_regions,
+    digit_plane,
+    encoder_plane,
+    information_plane,
+    posterior_curves,
+    teacher_and_student,
+)

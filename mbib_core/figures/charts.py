@@ -1,0 +1,163 @@
+"""Charts of plain numbers: curves, bands, bars, heat maps. The caller says what they show, the picture's alt text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mbib_core.figures.style import (
+    CARD,
+    COLOURS,
+    FAINT,
+    INK,
+    MARKERS,
+    NAMES,
+    OTHERS,
+    colour_of,
+    described,
+    heat,
+    legend,
+    listed,
+    one_axes,
+    plain_log,
+    styled,
+)
+
+
+def lines(
+    x: Any,
+    series: Mapping[str, Any],
+    *,
+    xlabel: str,
+    ylabel: str,
+    finding: str,
+    log_x: bool = False,
+    step: bool = False,
+    marked: Mapping[str, float] | None = None,
+) -> Figure:
+    """Curves over one `x`, told apart by dashes and shade; `marked` are named places on the x axis.
+
+    `finding` is what the curves show, in words: the picture's alt text.
+    """
+    shades = ("#22272e", "#0072b2", "#a8457d", "#9a6a00", "#008f68", "#d55e00")
+    with styled():
+        figure, axes = one_axes(3.4)
+        for index, (name, values) in enumerate(series.items()):
+            axes.plot(x, values, color=shades[index % 6], ls=("-", "--", "-.", (0, (1, 1.2)), (0, (6, 1, 1, 1, 1, 1)),
+                      (0, (8, 2)))[index % 6], label=name, drawstyle="steps-post" if step else "default")  # fmt: skip
+        for name, place in (marked or {}).items():
+            axes.axvline(place, color=FAINT, lw=0.9, ls=(0, (2, 2)))
+            axes.text(place, 0.98, f" {name}", color=FAINT, ha="left", va="top",
+                      transform=axes.get_xaxis_transform())  # fmt: skip
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        if log_x:
+            axes.set_xscale("log")
+            plain_log(axes, "x")
+        if step:
+            axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(series) > 1:
+            legend(axes)
+    return described(figure, finding)
+
+
+def bands(x: Any, series: Mapping[str, Any], *, xlabel: str, ylabel: str, finding: str) -> Figure:
+    """Values [n, seeds] as their mean and the band they fill, one step for each of `x`; `finding` is the alt text."""
+    with styled():
+        figure, axes = one_axes(3.4)
+        at = range(len(x))
+        for index, (name, values) in enumerate(series.items()):
+            values, colour = np.asarray(values), list(COLOURS.values())[index % 5]
+            axes.plot(at, values.mean(1), color=colour, ls=("-", "--", "-.", ":")[index % 4], marker="osD^"[index % 4],
+                      label=name)  # fmt: skip
+            axes.fill_between(at, values.min(1), values.max(1), color=colour, alpha=0.2, lw=0)
+        axes.set_xticks(at, [f"{value:g}".removeprefix("0") or "0" for value in x])
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        legend(axes)
+    return described(figure, finding)
+
+
+def heat_map(
+    values: Any, rows: Sequence[str], columns: Sequence[str], *, xlabel: str, ylabel: str, finding: str
+) -> Figure:
+    """Probabilities [rows, columns]: the darker, the nearer to 1. `finding` is the picture's alt text."""
+    with styled():
+        figure, axes = one_axes(3.9)
+        heat(axes, values, rows)
+        axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+    return described(figure, finding)
+
+
+def grouped_bars(
+    values: Mapping[str, Mapping[str, float]], *, xlabel: str, finding: str, digits: str = ".0f", most: float = 100
+) -> Figure:
+    """Horizontal bars: a group for each name of `values`, a bar in it for each series; a missing one is left out.
+
+    `most` is the end of the axis; `finding` is the picture's alt text.
+    """
+    names = list(dict.fromkeys(name for group in values.values() for name in group))
+    shades = ("#22272e", "#0072b2", "#a8457d", "#9a6a00", "#008f68", "#d55e00")
+    thick = 0.8 / len(names)
+    with styled():
+        figure, axes = one_axes(0.9 + len(values) * (0.24 * len(names) + 0.16))
+        for index, name in enumerate(names):
+            own = {g: [n for n in names if n in group] for g, group in enumerate(values.values()) if name in group}
+            at = [g + thick * (present.index(name) - 0.5 * (len(present) - 1)) for g, present in own.items()]
+            bars = axes.barh(at, [group[name] for group in values.values() if name in group], height=0.88 * thick,
+                             color=shades[index % 6], label=name)  # fmt: skip
+            axes.bar_label(bars, fmt=f"%{digits}", padding=3, fontsize=9)
+        axes.set_yticks(range(len(values)), list(values))
+        axes.set(xlabel=xlabel, xlim=(0, 1.09 * most))
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        if len(names) > 1:
+            legend(axes)
+    return described(figure, finding)
+
+
+def paired_differences(differences: Mapping[str, Sequence[float]], *, xlabel: str, finding: str) -> Figure:
+    """A row for each name: a mark a seed and a bar for the mean; the line at 0 is no difference."""
+    with styled():
+        figure, axes = one_axes(0.8 + 0.46 * len(differences))
+        axes.axvline(0, color=INK, lw=1.2)
+        for row, values in enumerate(differences.values()):
+            mean = float(np.mean(values))
+            axes.plot([0, mean], [row, row], color=OTHERS[1], lw=9, alpha=0.3, solid_capstyle="butt")
+            axes.plot(values, [row] * len(values), "o", color=OTHERS[1], mec=CARD, mew=0.6, markersize=6)
+            axes.plot([mean, mean], [row - 0.3, row + 0.3], color=COLOURS["ce"], lw=2.4)
+        axes.set_yticks(range(len(differences)), list(differences))
+        axes.set(xlabel=xlabel, ylim=(len(differences) - 0.4, -0.6))
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+    return described(figure, finding)
+
+
+def learning_curves(curves: Mapping[str, Sequence[float]], *, epochs: Sequence[int], ylabel: str) -> Figure:
+    """One value for each of `epochs` and each method."""
+    with styled():
+        figure, axes = one_axes(3.1)
+        for index, (name, values) in enumerate(curves.items()):
+            axes.plot(epochs, values, color=colour_of(name, index), label=NAMES.get(name, name),
+                      marker=MARKERS.get(name), markevery=max(1, len(values) // 6))  # fmt: skip
+        axes.set(xlabel="epoch", ylabel=ylabel)
+        legend(axes)
+    last = ", ".join(f"{NAMES.get(name, name)} {values[-1]:.0f}" for name, values in curves.items())
+    return described(figure, f"{ylabel} by epoch. After epoch {epochs[-1]}: {last}.")
+
+
+def reliability(bins: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Accuracy against confidence, `metrics.calibration`'s answer for each name; on the diagonal both are equal."""
+    with styled():
+        figure, axes = one_axes(3.9)
+        axes.plot([0, 1], [0, 1], color=FAINT, lw=1, ls="--")
+        for index, (name, found) in enumerate(bins.items()):
+            filled = np.array(found["count"]) > 0.002 * sum(found["count"])
+            x, y = (np.array(found[key])[filled] for key in ("confidence", "accuracy"))
+            axes.plot(x, y, marker=("o", "s", "^", "D")[index % 4], color=colour_of(name, index), label=name)
+        axes.set(xlabel="confidence of the prediction", ylabel="share that is right")
+        legend(axes)
+    errors = [f"{name} {found['error']:.3f}" for name, found in bins.items()]
+    return described(figure, f"Accuracy against confidence. Expected calibration error: {listed(errors)}.")

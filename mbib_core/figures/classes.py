@@ -1,0 +1,140 @@
+"""Pictures of a data set and of what becomes of its classes: counts, accuracy, predictions, by class size."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mbib_core.figures.style import (
+    CARD,
+    FAINT,
+    INK,
+    MARKERS,
+    NAMES,
+    OTHERS,
+    SHOTS,
+    WIDTH,
+    colour_of,
+    described,
+    legend,
+    listed,
+    one_axes,
+    plain_log,
+    styled,
+)
+
+
+def contact_sheet(rows: UInt8[np.ndarray, "r k 3 h w"], names: Sequence[str]) -> Figure:
+    """`rows` of K pictures each, one name to the left of each row; places in the card's colour stay empty."""
+    r, k, _, height, _ = rows.shape
+    with styled():
+        figure = Figure(figsize=(WIDTH, WIDTH * r / (k + 1.6) + 0.1), layout="constrained")
+        for axes, row, name in zip(figure.subplots(r, 1, squeeze=False)[:, 0], rows, names, strict=True):
+            gap = np.full((3, height, 2), 250, dtype=np.uint8)
+            strip = np.concatenate([part for picture in row for part in (picture, gap)][:-1], axis=2)
+            axes.imshow(strip.transpose(1, 2, 0), interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            axes.set_ylabel(name, rotation=0, ha="right", va="center")
+    return described(figure, f"Pictures in rows, one class each: {', '.join(names)}.")
+
+
+def class_counts(profiles: Mapping[str, Int[np.ndarray, " c"]]) -> Figure:
+    """Training pictures of each class, largest class first, on a log axis; dotted lines part the three shots."""
+    with styled():
+        figure, axes = one_axes(3.1)
+        low, high = min(map(min, profiles.values())) / 1.3, max(map(max, profiles.values())) * 1.3
+        axes.set_yscale("log")
+        axes.set_ylim(low, high)
+        for index, (name, counts) in enumerate(profiles.items()):
+            ordered = np.sort(np.asarray(counts))[::-1]
+            axes.step(np.arange(1, len(ordered) + 1), ordered, where="mid", color=OTHERS[index],
+                      ls=("-", "--", "-.", ":")[index % 4], label=name)  # fmt: skip
+        for shot, (above, to) in SHOTS.items():
+            bottom, top = max(above, low), min(to, high)
+            if bottom < top:
+                axes.text(0.99, np.sqrt(bottom * top), f"{shot} shots", color=FAINT, ha="right", va="center",
+                          transform=axes.get_yaxis_transform())  # fmt: skip
+            if low < above < high:
+                axes.axhline(above, color=FAINT, lw=0.9, ls=(0, (2, 2)))
+        axes.set(xlabel="class, largest first", ylabel="training pictures")
+        plain_log(axes, "y")
+        if len(profiles) > 1:
+            legend(axes)
+    lines = [
+        f"{name} falls from {max(counts)} to {min(counts)}: {listed(_sizes(counts))}"
+        for name, counts in profiles.items()
+    ]
+    return described(figure, f"Training pictures of each class on a log axis. {'; '.join(lines)}.")
+
+
+def accuracy_by_class(counts: Int[np.ndarray, " c"], accuracies: Mapping[str, Float[np.ndarray, " c"]]) -> Figure:
+    """Accuracy of each class (0 to 1) against its training pictures: a mark a class and a bar a shot, by method."""
+    series = {name: 100 * np.asarray(values) for name, values in accuracies.items()}
+    with styled():
+        figure, axes = one_axes(3.6)
+        _by_class(axes, counts, series)
+        axes.set(ylabel="accuracy on test pictures (%)", ylim=(-3, 103))
+    means = _means_in_words(counts, series, ".0f", " %")
+    return described(figure, f"Accuracy of each class against its number of training pictures. {means}.")
+
+
+def predicted_shares(counts: Int[np.ndarray, " c"], shares: Mapping[str, Float[np.ndarray, " c"]]) -> Figure:
+    """How often each class is predicted (shares sum to 1), as multiples of 1/C, against its training pictures.
+
+    Two lines compare: the class's share of the training set, and its share of a balanced test set, which is 1.
+    """
+    counts = np.asarray(counts)
+    series = {name: np.asarray(values) * len(counts) for name, values in shares.items()}
+    with styled():
+        figure, axes = one_axes(3.6)
+        by_size = np.sort(counts)
+        axes.plot(by_size, by_size * len(counts) / counts.sum(), color=INK, lw=1.2, ls="--", label="share in training")
+        axes.axhline(1, color=FAINT, lw=1.4, ls=(0, (1, 1.5)), label="share in the test")
+        _by_class(axes, counts, series, bars=False)
+        axes.set(ylabel="predicted, in multiples of 1/C")
+        axes.set_ylim(bottom=-0.02 * axes.get_ylim()[1])
+    means = _means_in_words(counts, series, ".1f", " times 1/C")
+    return described(figure, f"How often each class is predicted on a balanced test set, against class size. {means}.")
+
+
+def _by_class(axes: Axes, counts: Any, series: Mapping[str, np.ndarray], bars: bool = True) -> None:
+    """Marks of one value a class over log class size, and each shot's mean as a bar."""
+    counts = np.asarray(counts)
+    axes.set_xscale("log")
+    axes.set_xlabel("training pictures of the class (log)")
+    for index, (name, values) in enumerate(series.items()):
+        colour, size = colour_of(name, index), 18 if len(series) > 2 else 24
+        axes.scatter(counts, values, s=size, marker=MARKERS.get(name, "o"), color=colour, alpha=0.75, lw=0,
+                     label=NAMES.get(name, name), zorder=2.5)  # fmt: skip
+        for inside in _shot_masks(counts).values() if bars else ():
+            span = counts[inside].min() / 1.06, counts[inside].max() * 1.06
+            for line_colour, thickness in ((CARD, 5.5), (colour, 3)):
+                axes.plot(span, [np.nanmean(values[inside])] * 2, color=line_colour, lw=thickness,
+                          solid_capstyle="butt", zorder=3)  # fmt: skip
+    plain_log(axes, "x")
+    legend(axes)
+
+
+def _shot_masks(counts: Any) -> dict[str, np.ndarray]:
+    """Which classes each shot has; shots without classes are left out."""
+    counts = np.asarray(counts)
+    masks = {shot: (counts > above) & (counts <= to) for shot, (above, to) in SHOTS.items()}
+    return {shot: mask for shot, mask in masks.items() if mask.any()}
+
+
+def _sizes(counts: Any) -> list[str]:
+    return [f"{mask.sum()} classes have {shot} shots" for shot, mask in _shot_masks(counts).items()]
+
+
+def _means_in_words(counts: Any, series: Mapping[str, np.ndarray], digits: str, unit: str) -> str:
+    """'Mean over the many-, medium- and few-shot classes: cross-entropy 80, 40 and 3 %; ...'."""
+    masks = _shot_masks(counts)
+    lines = [
+        f"{NAMES.get(name, name)} {listed([f'{np.nanmean(values[mask]):{digits}}' for mask in masks.values()])}{unit}"
+        for name, values in series.items()
+    ]
+    return f"Mean over the {listed([f'{shot}-' for shot in masks])}shot classes: {'; '.join(lines)}"

@@ -1,0 +1,229 @@
+"""Pictures of the theory: posteriors and boundaries, the information plane, encoders, teacher and student."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from mbib_core.figures.style import (
+    CARD,
+    COLOURS,
+    FAINT,
+    GRID,
+    INK,
+    MARKERS,
+    NAMES,
+    OTHERS,
+    WIDTH,
+    colour_of,
+    described,
+    heat,
+    legend,
+    listed,
+    one_axes,
+    styled,
+)
+
+
+def posterior_curves(
+    v: Float[np.ndarray, " n"],
+    known: Mapping[str, Float[np.ndarray, " n"]],
+    learned: Mapping[str, Float[np.ndarray, " n"]],
+    *,
+    ylabel: str,
+) -> Figure:
+    """Probabilities (0 to 1) over one number `v`: what is `known` as lines, what methods have `learned` as marks."""
+    with styled():
+        figure, axes = one_axes(3.3)
+        for (name, values), dashes in zip(known.items(), ("-", "--", ":"), strict=False):
+            axes.plot(v, values, color=INK, lw=1.4, ls=dashes, label=name)
+        for index, (name, values) in enumerate(learned.items()):
+            axes.plot(v, values, ls="", marker=MARKERS.get(name, "x"), color=colour_of(name, index), markersize=5.5,
+                      markevery=max(1, len(v) // 20), label=NAMES.get(name, name))  # fmt: skip
+        axes.set(xlabel="observation v", ylabel=ylabel, ylim=(-0.04, 1.04))
+        legend(axes)
+    series = {NAMES.get(name, name): values for name, values in {**known, **learned}.items()}
+    halves = [f"{name} at v = {v[np.abs(values - 0.5).argmin()]:.1f}" for name, values in series.items()]
+    return described(figure, f"{ylabel} against v, rising from 0 to 1. One half is passed by {listed(halves)}.")
+
+
+def class_regions(
+    centres: Float[np.ndarray, "c 2"],
+    log_factors: Float[np.ndarray, " c"],
+    names: Sequence[str],
+    *,
+    reach: float = 4.0,
+) -> Figure:
+    """Where each class has the largest p_t(i|v) exp(log_factors_i), p(v|i) being normal around `centres`, deviation 1.
+
+    The dashed lines bound the regions without factors, a circle is one deviation wide. Under each name stands the share
+    of the class's pictures that fall into its region, which is its accuracy.
+    """
+    side = np.linspace(-reach, reach, 321)
+    grid = np.stack(np.meshgrid(side, side), -1)
+    log_p = -0.5 * ((grid[:, :, None] - centres) ** 2).sum(-1)
+    region, balanced = (log_p + log_factors).argmax(-1), log_p.argmax(-1)
+    density = np.exp(log_p) / np.exp(log_p).sum((0, 1))
+    accuracy = [100 * density[..., i][region == i].sum() for i in range(len(names))]
+    tints = ("#c3d4e6", "#eadfb4", "#ecc3b2", "#cfdcc6")
+    with styled():
+        figure, axes = one_axes(4.4)
+        for i, (name, (x, y), tint) in enumerate(zip(names, centres, tints, strict=False)):
+            axes.contourf(side, side, region == i, levels=[0.5, 1.5], colors=[tint])
+            axes.contour(side, side, balanced == i, levels=[0.5], colors=[FAINT], linewidths=0.9, linestyles="--")
+            axes.contour(side, side, log_p[..., i], levels=[-0.5], colors=[INK], linewidths=0.8, linestyles="-")
+            axes.text(x, y, f"{name}\n{accuracy[i]:.0f} %", ha="center", va="center", fontweight="bold")
+        axes.set(xlabel="first number of v", ylabel="second number of v", aspect="equal")
+        axes.grid(False)
+    parts = [f"{name} {share:.0f} %" for name, share in zip(names, accuracy, strict=True)]
+    return described(
+        figure, f"The plane of v divided among the classes. Of each class falls into its own region: {listed(parts)}."
+    )
+
+
+def boundary_paths(paths: Mapping[str, tuple[np.ndarray, np.ndarray]], *, shown: tuple[float, float]) -> Figure:
+    """Where a boundary lies (v) against the training time, log, for each method; `shown` are the limits of v."""
+    with styled():
+        figure, axes = one_axes(3.3)
+        for index, (name, (time, boundary)) in enumerate(paths.items()):
+            axes.plot(time, boundary, color=colour_of(name, index), label=NAMES.get(name, name),
+                      ls=("-", "--", "-.")[index % 3])  # fmt: skip
+        axes.set_xscale("log")
+        axes.set(xlabel="training time (plain steps of rate 1, log)", ylabel="boundary at v =", ylim=shown)
+        legend(axes)
+    ends = [f"{NAMES.get(name, name)} {boundary[-1]:z.2f}" for name, (_, boundary) in paths.items()]
+    return described(figure, f"The boundary between the classes against training time. It ends at {listed(ends)}.")
+
+
+def information_plane(
+    curves: Mapping[str, tuple[Any, Any]], *, finding: str, points: Mapping[str, tuple[Any, Any]] | None = None
+) -> Figure:
+    """I(T;Y) over I(X;T) in nats: curves, and points that have a name of their own. `finding` is the alt text."""
+    with styled():
+        figure, axes = one_axes(3.5)
+        for index, (name, (i_xt, i_ty)) in enumerate(curves.items()):
+            axes.plot(i_xt, i_ty, color=OTHERS[index % 4], ls=("-", "--", "-.", ":")[index % 4], label=name)
+        for index, (name, (i_xt, i_ty)) in enumerate((points or {}).items()):
+            axes.plot(i_xt, i_ty, ls="", marker="osD^"[index % 4], color=list(COLOURS.values())[index % 4], label=name,
+                      markersize=6 if np.size(i_xt) < 20 else 3, zorder=3)  # fmt: skip
+        axes.set(xlabel="I(X;T) in nats", ylabel="I(T;Y) in nats")
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        legend(axes)
+    return described(figure, finding)
+
+
+def bottleneck(ib: Any, beta: float, *, curve: Any, inputs: Sequence[str], i_xy: float) -> Figure:
+    """One of Eq. 1's optima: its point on the `curve` with the tangent of slope beta, and its encoder q(t|x)."""
+    used = ib.q_t_given_x.sum(0) > 1e-9
+    words, share = int(used.sum()), ib.i_ty / i_xy
+    told = f"I(X;T) = {ib.i_xt:.2f} nats, I(T;Y) = {ib.i_ty:.2f} nats, which is {share:.0%} of I(X;Y)"
+    with styled():
+        figure = Figure(figsize=(WIDTH, 5.1), layout="constrained")
+        above, below = figure.subplots(2, 1, height_ratios=(1, 1.15))
+        above.plot(curve.i_xt, curve.i_ty, color=OTHERS[1])
+        above.axhline(i_xy, color=FAINT, lw=1, ls=(0, (2, 2)))
+        along = np.array([-0.35, 0.35]) / np.hypot(1, 2 * beta)
+        above.plot(ib.i_xt + along, ib.i_ty + beta * along, color=COLOURS["ce"], lw=1.4)
+        above.plot(ib.i_xt, ib.i_ty, "o", color=COLOURS["ce"], markersize=8)
+        right, top = 1.04 * np.max(curve.i_xt), 1.12 * i_xy
+        above.set(xlabel="I(X;T) in nats", ylabel="I(T;Y) in nats", xlim=(-0.03 * right, right), ylim=(-0.03, top))
+        above.set_title(f"{ib.i_xt:.2f} nats of X, {ib.i_ty:.2f} nats of Y ({share:.0%})")
+        heat(below, ib.q_t_given_x[:, used], inputs)
+        below.set_xticks(range(words), range(1, words + 1))
+        below.set(xlabel="code word t", title=f"q(t|x): {words} code word{'s' * (words > 1)} in use")
+    return described(figure, f"{told}. {words} code word{'s' * (words > 1)} in use.")
+
+
+def digit_plane(z: Any, digits: Any, nats: Mapping[str, float], title: str, *, reach: float, most: float) -> Figure:
+    """Digits at their places z [n, 2], and bars of `nats` below; the axes end at `reach` and `most`.
+
+    A circle of radius 2 shows how wide the prior N(0, I) is. What lies beyond `reach` is drawn at the edge.
+    """
+    colours = (*COLOURS.values(), INK, *OTHERS[1:], "#4f7a28")
+    with styled():
+        figure = Figure(figsize=(WIDTH, WIDTH + 1), layout="constrained")
+        axes, below = figure.subplots(2, 1, height_ratios=(5, 1))
+        for digit in range(10):
+            own = np.clip(z[digits == digit], -reach, reach)
+            axes.scatter(*own.T, marker=f"${digit}$", s=24, lw=0, color=colours[digit])
+        turn = np.linspace(0, 2 * np.pi, 90)
+        axes.plot(2 * np.cos(turn), 2 * np.sin(turn), color=INK, lw=1, ls="--")
+        limits = (-1.04 * reach, 1.04 * reach)
+        axes.set(title=title, xlabel="first number of z", ylabel="second", xlim=limits, ylim=limits, aspect="equal")
+        bars = below.barh(list(nats), list(nats.values()), color=OTHERS[1], height=0.65)
+        below.bar_label(bars, fmt="%.1f", padding=3)
+        below.set(xlabel="nats", xlim=(0, most))
+        below.invert_yaxis()
+        below.grid(axis="y", visible=False)
+    spread = float(np.sqrt((np.asarray(z) ** 2).sum(1).mean()))
+    parts = [f"{name} {value:.1f}" for name, value in nats.items()]
+    words = f"{title}. Digits in the plane of z, at a distance of about {spread:.1f} from the middle"
+    return described(figure, f"{words}. In nats: {listed(parts)}.")
+
+
+def encoder_plane(cloud: Any, named: Mapping[str, tuple[float, float]], *, finding: str) -> Figure:
+    """Encoders of v by the nats of y that z misses, I(v;y|z), and those beside y that it keeps, I(v;z|y)."""
+    with styled():
+        figure, axes = one_axes(3.8)
+        grey_x, grey_y = np.transpose(cloud)
+        axes.scatter(grey_x, grey_y, s=8, color=FAINT, alpha=0.5, lw=0)
+        for index, (name, (x, y)) in enumerate(named.items()):
+            axes.plot(x, y, "os^Dv"[index % 5], color=list(COLOURS.values())[index % 5], markersize=8)
+            axes.annotate(name, (x, y), xytext=(8, 5), textcoords="offset points", fontweight="bold", zorder=4)
+        axes.set(xlabel="I(v;y|z): missing of y (nats)", ylabel="I(v;z|y): kept beside y (nats)")
+        axes.margins(x=0.2, y=0.12)
+    return described(figure, finding)
+
+
+def teacher_and_student(
+    p_v: Float[np.ndarray, " n"],
+    p_z: Float[np.ndarray, " n"],
+    groups: Mapping[str, np.ndarray],
+    accuracies: Mapping[str, Mapping[str, float]],
+    title: str,
+) -> Figure:
+    """The true class's probability by z against that by v, for each group of pictures (masks [n]), and accuracy below.
+
+    A map's cell is the darker, the more of the group's pictures fall into it; the dashed diagonal is agreement.
+    `accuracies` are by classifier and group, 0 to 1.
+    """
+    shades = mpl.colors.LinearSegmentedColormap.from_list("card", [CARD, "#6fa3cf", "#08306b"])
+    with styled():
+        figure = Figure(figsize=(WIDTH, 4.1), layout="constrained")
+        (maps,), (below,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.35, 1))
+        maps.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+        row = maps.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+        for axes, (name, inside) in zip(row, groups.items(), strict=True):
+            edges = np.linspace(0, 1, 13)
+            share = np.histogram2d(p_z[inside], p_v[inside], edges)[0] / max(1, inside.sum())
+            axes.imshow(share**0.4, origin="lower", extent=(0, 1, 0, 1), vmin=0, vmax=1, cmap=shades)
+            axes.plot([0, 1], [0, 1], color=COLOURS["ce"], lw=1, ls="--")
+            axes.set_title(f"{name} shots", fontweight="normal")
+            axes.set(xticks=[0, 1], yticks=[0, 1], xlabel="p(y|v)")
+            axes.grid(False)
+            axes.spines[:].set(visible=True, color=GRID)
+        row[0].set_ylabel("p(y|z)")
+        axes = below.subplots()
+        for index, (name, by_group) in enumerate(accuracies.items()):
+            at = np.arange(len(groups)) + 0.38 * index
+            bars = axes.barh(at, [100 * by_group[g] for g in groups], height=0.34, color=OTHERS[1 + index],
+                             hatch=("", "///")[index % 2], edgecolor=CARD, lw=0, label=f"by {name}")  # fmt: skip
+            axes.bar_label(bars, fmt="%.0f", padding=3, fontsize=9)
+        axes.set_yticks(np.arange(len(groups)) + 0.19, list(groups))
+        axes.set(xlim=(0, 108), xlabel="accuracy on test pictures (%)")
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        legend(axes)
+    parts = [
+        f"{group} shots {listed([f'{100 * a[group]:.0f} % by {name}' for name, a in accuracies.items()])}"
+        for group in groups
+    ]
+    spread = {g: float(np.mean(np.abs(p_v[m] - p_z[m]))) for g, m in groups.items()}
+    apart = listed([f"{gap:.2f} for {group} shots" for group, gap in spread.items()])
+    words = f"{title}. The two probabilities of the true class differ on average by {apart}. Right"
+    return described(figure, f"{words}: {'; '.join(parts)}.")
