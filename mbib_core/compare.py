@@ -1,0 +1,69 @@
+"""Recorded runs compared seed by seed: accuracy in per cent, mean ± sd, paired differences and what they show."""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+
+from mbib_core.results import Record, settings_of
+
+
+def by_seed(records: Iterable[Record], shot: str = "all", *, by: str | None = None) -> dict[int, float]:
+    """Accuracy in per cent of each run, by its seed; of test pictures, for a run for choosing of validation pictures.
+
+    `shot` is all, many, medium or few; `by` a prediction (v, z, mean, mean_probability), the run's default unless told.
+    A run without classes of that shot or without that prediction is left out. Raises ValueError if two runs share a
+    seed: they differ in a setting, and `results.find` picks by settings.
+    """
+    found: dict[int, float] = {}
+    for record in records:
+        settings = settings_of(record)
+        part = record["test" if settings["purpose"] == "final" else "validation"]
+        accuracy = part["accuracy"].get(by or part["default"], {})
+        if settings["seed"] in found:
+            raise ValueError(f"two of these runs have seed {settings['seed']}: {record['run_id']} is one of them")
+        if shot in accuracy:
+            found[settings["seed"]] = 100 * accuracy[shot]
+    return found
+
+
+def paired(one: Mapping[int, float], other: Mapping[int, float]) -> list[float]:
+    """`one` minus `other` for each seed that both have, by seed. A seed fixes the order and the crops of the pictures
+    for every method, so the difference is free of what they share."""
+    return [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
+
+
+def spread(values: Sequence[float], form: str = ".1f") -> str:
+    """ "44.1 ± 0.3", mean and standard deviation over seeds; one value stands alone, and "–" for none.
+
+    The standard deviation divides by n - 1.
+    """
+    if not values:
+        return "–"
+    sd = f"\u00a0±\u00a0{statistics.stdev(values):{form.lstrip('+')}}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):{form}}{sd}"
+
+
+def seeds(n: int) -> str:
+    """ "1 seed", "5 seeds"."""
+    return f"{n} seed{'s' * (n != 1)}"
+
+
+def verdict(differences: Sequence[float], what: str = "points") -> str:
+    """What paired differences show, in words: their mean, and whether the seeds agree in the sign.
+
+    If both signs were equally likely, all of n seeds would agree once in 2^(n-1) times (sign test, two-sided). Fewer
+    than three show nothing.
+    """
+    n, up = len(differences), sum(value > 0 for value in differences)
+    if n < 3:
+        return f"too few runs ({seeds(n)}) to say anything"
+    mean = f"{statistics.fmean(differences):+.1f} {what}"
+    if up in (0, n) and 0 not in differences:
+        return f"{mean}; all {n} seeds agree in the sign, by luck alone this happens once in {2 ** (n - 1)} times"
+    return f"{mean}; positive for {up} of {seeds(n)}, so the sign is open"
+
+
+def clear(differences: Sequence[float]) -> int:
+    """1 or -1 if there are three seeds or more and all differences are positive or negative, else 0."""
+    if len(differences) < 3:
+        return 0
+    return all(value > 0 for value in differences) - all(value < 0 for value in differences)
