@@ -1,7 +1,8 @@
 """The book's pictures: functions of arrays that return a Figure, in one style, and `show`, which puts one on the page.
 
 `style` has the look and the shared parts, `charts` curves and bars of plain numbers, `classes` data sets and accuracy
-by class, `theory` the pictures of the theory chapters, `diagrams` the networks. Training needs nothing of this package.
+by class, `features` what a network says and its features, `theory` the pictures of the theory chapters, `diagrams` the
+networks. Training needs nothing of this package.
 """
 
 from mbib_core.figures.charts import (
@@ -15,6 +16,7 @@ from mbib_core.figures.charts import (
 )
 from mbib_core.figures.classes import accuracy_by_class, class_counts, contact_sheet, predicted_shares
 from mbib_core.figures.diagrams import three_teachers, two_classifiers
+from mbib_core.figures.features import Plane, differences_by_class, planes, runs_as_points
 from mbib_core.figures.style import CARD, COLOURS, FAINT, INK, NAMES, SHOTS, SHOWN, STYLE, png, show
 from mbib_core.figures.theory import (
     bottleneck,

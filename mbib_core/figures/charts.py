@@ -159,8 +159,9 @@ def reliability(bins: Mapping[str, Mapping[str, Any]]) -> Figure:
         for index, (name, found) in enumerate(bins.items()):
             filled = np.array(found["count"]) > 0.002 * sum(found["count"])
             x, y = (np.array(found[key])[filled] for key in ("confidence", "accuracy"))
-            axes.plot(x, y, marker=("o", "s", "^", "D")[index % 4], color=colour_of(name, index), label=name)
+            axes.plot(x, y, marker=("o", "s", "^", "D")[index % 4], color=colour_of(name, index),
+                      label=NAMES.get(name, name))  # fmt: skip
         axes.set(xlabel="confidence of the prediction", ylabel="share that is right")
         legend(axes)
-    errors = [f"{name} {found['error']:.3f}" for name, found in bins.items()]
+    errors = [f"{NAMES.get(name, name)} {found['error']:.3f}" for name, found in bins.items()]
     return described(figure, f"Accuracy against confidence. Expected calibration error: {listed(errors)}.")
