@@ -180,16 +180,19 @@ def score_map(values: Any, rows: Sequence[str], columns: Sequence[str], *, xlabe
     return described(figure, finding)
 
 
-def learning_curves(curves: Mapping[str, Sequence[float]], *, epochs: Sequence[int], ylabel: str) -> Figure:
-    """One value for each of `epochs` and each method."""
+def learning_curves(curves: Mapping[str, Any], *, epochs: Sequence[int], ylabel: str) -> Figure:
+    """Values [epochs] of each method, or [epochs, seeds], then drawn as their mean and the band they fill."""
+    means = {name: np.asarray(values).reshape(len(epochs), -1).mean(1) for name, values in curves.items()}
     with styled():
         figure, axes = one_axes(3.1)
         for index, (name, values) in enumerate(curves.items()):
-            axes.plot(epochs, values, color=colour_of(name, index), label=NAMES.get(name, name),
-                      marker=MARKERS.get(name), markevery=max(1, len(values) // 6))  # fmt: skip
+            rows, colour = np.asarray(values).reshape(len(epochs), -1), colour_of(name, index)
+            axes.fill_between(epochs, rows.min(1), rows.max(1), color=colour, alpha=0.2, lw=0)
+            axes.plot(epochs, means[name], color=colour, label=NAMES.get(name, name), marker=MARKERS.get(name),
+                      markevery=max(1, len(epochs) // 6))  # fmt: skip
         axes.set(xlabel="epoch", ylabel=ylabel)
         legend(axes)
-    last = ", ".join(f"{NAMES.get(name, name)} {values[-1]:.0f}" for name, values in curves.items())
+    last = ", ".join(f"{NAMES.get(name, name)} {mean[-1]:.0f}" for name, mean in means.items())
     return described(figure, f"{ylabel} by epoch. After epoch {epochs[-1]}: {last}.")
 
 

@@ -1,0 +1,85 @@
+"""The benchmark says what the records say that are there now: a new record asks for a new run of the chapter."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from mbib_core import compare, results
+from mbib_core.methods import METHODS, settle
+
+BOOK = Path(__file__).parents[1] / "book"
+RECORDS = results.read_records(BOOK / "results")
+MAIN = ("ce", "bsce", "bib", "mbib", "mbib-beta0")
+TITLES = {METHODS[name].title: name for name in MAIN}
+
+
+def tables(stem: str) -> list[list[dict[str, str]]]:
+    """Every Markdown table among a chapter's outputs, as rows by column."""
+    cells = nbformat.read(BOOK / f"{stem}.ipynb", as_version=4).cells
+    outputs = [o.get("data", {}).get("text/markdown", "") for cell in cells for o in cell.get("outputs", [])]
+    found = []
+    for text in outputs:
+        lines = [re.split(r" *\| *", line.strip())[1:-1] for line in text.splitlines() if line.startswith("|")]
+        if lines:
+            found.append([dict(zip(lines[0], line, strict=True)) for line in lines[2:]])
+    return found
+
+
+def with_columns(*names: str) -> list[list[dict[str, str]]]:
+    return [table for table in tables("07_benchmark") if set(names) <= set(table[0])]
+
+
+def runs(method: str, **where) -> list[dict]:
+    """Final runs with the method's frozen settings, found in another way than the chapter does: by asking each."""
+    found = results.find(RECORDS, method=method, purpose="final", **where)
+    frozen = settle(results.Settings(method=method, **where)).plain()
+    varied = ("seed", "threads")
+    return [r for r in found if {k: v for k, v in results.settings_of(r).items() if k not in varied}
+            == {k: v for k, v in frozen.items() if k not in varied}]  # fmt: skip
+
+
+def accuracies(method: str, shot: str, **where) -> list[float]:
+    return list(compare.by_seed(runs(method, **where), shot).values())
+
+
+def test_table_1_has_the_papers_numbers_ours_and_their_difference():
+    (table,) = with_columns("paper", "ours")
+    assert {(row["factor"], TITLES[row["method"]]) for row in table} >= {
+        ("100", m) for m in ("ce", "bsce", "bib", "mbib")
+    }
+    names = {"ce": "CE", "bsce": "BSCE", "bib": "BIB", "mbib": "MBIB"}
+    for row in table:
+        method, factor = TITLES[row["method"]], float(row["factor"])
+        ours = accuracies(method, "all", data="cifar100-lt", imbalance=factor)
+        assert row["ours"] == compare.spread(ours)
+        assert int(row["seeds"]) == len(ours)
+        paper = results.published(table=1, method=names.get(method), imbalance_factor=factor)["all"].tolist()
+        assert row["paper"] == (f"{paper[0]:.1f}" if paper else "–")
+        gap = f"{sum(ours) / len(ours) - paper[0]:+.1f}" if ours and paper else "–"
+        assert row["difference"] == gap
+
+
+@pytest.mark.parametrize("data", ["cifar100-lt", "glyphs-lt"])
+def test_accuracy_by_shot_is_that_of_all_recorded_seeds(data):
+    expected = {m: {shot: accuracies(m, shot, data=data) for shot in ("many", "medium", "few", "all")} for m in MAIN}
+    rows = [
+        {"method": METHODS[m].title}
+        | {shot: compare.spread(v) for shot, v in own.items()}
+        | {"seeds": str(len(own["all"]))}
+        for m, own in expected.items()
+        if own["all"]
+    ]
+    assert not rows or rows in with_columns("method", "many", "few", "seeds")
+
+
+def test_every_run_behind_a_number_is_listed_with_its_commit_and_command():
+    (table,) = with_columns("record", "command")
+    where = [{"data": "cifar100-lt", "imbalance": f} for f in (100.0, 50.0, 10.0)] + [{"data": "glyphs-lt"}]
+    used = {r["run_id"]: r for w in where for m in MAIN for r in runs(m, **w)}
+    assert {row["record"].strip("`") for row in table} == used.keys()
+    for row in table:
+        record = used[row["record"].strip("`")]
+        assert row["command"] == f"`{record['command']}`"
+        assert row["commit"] == f"`{', '.join(record['commits'])}`"
