@@ -36,7 +36,7 @@ def paired(one: Mapping[int, float], other: Mapping[int, float]) -> list[float]:
 
 
 def spread(values: Sequence[float], form: str = ".1f") -> str:
-    """ "44.1 ± 0.3", mean and standard deviation over seeds; one value stands alone, and "–" for none.
+    """Mean and standard deviation over seeds as text, 44.1 ± 0.3; one value stands alone, and "–" for none.
 
     The standard deviation divides by n - 1.
     """
@@ -52,7 +52,7 @@ def standard_error(values: Sequence[float]) -> float:
 
 
 def seeds(n: int) -> str:
-    """ "1 seed", "5 seeds"."""
+    """A number of seeds in words: 1 seed, 5 seeds."""
     return f"{n} seed{'s' * (n != 1)}"
 
 
