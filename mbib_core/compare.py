@@ -1,23 +1,27 @@
 """Recorded runs compared seed by seed: accuracy in per cent, mean ± sd, paired differences and what they show."""
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from mbib_core.results import Record, settings_of
 
 
-def by_seed(records: Iterable[Record], shot: str = "all", *, by: str | None = None) -> dict[int, float]:
+def by_seed(
+    records: Iterable[Record], shot: str = "all", *, by: str | None = None, on: str | None = None
+) -> dict[int, float]:
     """Accuracy in per cent of each run, by its seed; of test pictures, for a run for choosing of validation pictures.
 
-    `shot` is all, many, medium or few; `by` a prediction (v, z, mean, mean_probability), the run's default unless told.
-    A run without classes of that shot or without that prediction is left out. Raises ValueError if two runs share a
+    `shot` is all, many, medium or few; `by` a prediction (v, z, mean, mean_probability), the run's default unless told;
+    `on` "test" or "validation" takes that part of every run, whatever it was made for. A run without classes of that
+    shot, without that prediction or without that part is left out. Raises ValueError if two runs share a
     seed: they differ in a setting, and `results.find` picks by settings.
     """
     found: dict[int, float] = {}
     for record in records:
         settings = settings_of(record)
-        part = record["test" if settings["purpose"] == "final" else "validation"]
-        accuracy = part["accuracy"].get(by or part["default"], {})
+        part = record.get(on or ("test" if settings["purpose"] == "final" else "validation"), {"accuracy": {}})
+        accuracy = part["accuracy"].get(by or part.get("default"), {})
         if settings["seed"] in found:
             raise ValueError(f"two of these runs have seed {settings['seed']}: {record['run_id']} is one of them")
         if shot in accuracy:
@@ -32,7 +36,7 @@ def paired(one: Mapping[int, float], other: Mapping[int, float]) -> list[float]:
 
 
 def spread(values: Sequence[float], form: str = ".1f") -> str:
-    """ "44.1 ± 0.3", mean and standard deviation over seeds; one value stands alone, and "–" for none.
+    """Mean and standard deviation over seeds as text, 44.1 ± 0.3; one value stands alone, and "–" for none.
 
     The standard deviation divides by n - 1.
     """
@@ -42,8 +46,13 @@ def spread(values: Sequence[float], form: str = ".1f") -> str:
     return f"{statistics.fmean(values):{form}}{sd}"
 
 
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of `values`, which are drawn independently: sd / sqrt(n); NaN for fewer than two."""
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
 def seeds(n: int) -> str:
-    """ "1 seed", "5 seeds"."""
+    """A number of seeds in words: 1 seed, 5 seeds."""
     return f"{n} seed{'s' * (n != 1)}"
 
 

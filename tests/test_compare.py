@@ -1,5 +1,6 @@
 """Comparing runs: by seed, paired, and no more said than the seeds show."""
 
+import math
 import statistics
 from pathlib import Path
 
@@ -24,6 +25,19 @@ def test_accuracy_by_seed_is_of_the_test_set_or_of_validation_for_choosing():
     assert compare.by_seed([run(3, 0.5), run(1, 0.25)]) == {3: 50, 1: 25}
     assert compare.by_seed([run(0, 0.5, "choosing")]) == {0: 50}
     assert compare.by_seed([run(0, 0.5)], "few") == compare.by_seed([run(0, 0.5)], by="z") == {}
+
+
+def test_validation_can_be_asked_of_a_final_run():
+    final, choosing = run(0, 0.5), run(1, 0.25, "choosing")
+    final["validation"] = {"accuracy": {"mean": {"all": 0.75}}, "default": "mean"}
+    assert compare.by_seed([final, choosing], on="validation") == {0: 75, 1: 25}
+    assert compare.by_seed([final, choosing], on="test") == {0: 50}
+
+
+def test_the_standard_error_of_a_mean():
+    assert compare.standard_error([1.0, 3.0]) == pytest.approx(1)
+    assert compare.standard_error([1.0, 3.0] * 8) == pytest.approx(0.25 * (16 / 15) ** 0.5)
+    assert math.isnan(compare.standard_error([1.0]))
 
 
 def test_two_settings_are_not_mixed_under_one_seed():

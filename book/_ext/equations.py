@@ -86,10 +86,10 @@ def implemented(docstring: str) -> set[int]:
 def modules(root: Path) -> list[Module]:
     """The modules of the package that say something of themselves, in the order of their names."""
     found = []
-    for path in sorted((root / PACKAGE).glob("*.py")):
+    for path in sorted((root / PACKAGE).rglob("*.py")):
         source = path.read_text(encoding="utf-8")
-        name = PACKAGE if path.stem == "__init__" else f"{PACKAGE}.{path.stem}"
         file = path.relative_to(root).as_posix()
+        name = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         found.append(Module(name, file, source, ast.parse(source)))
     return found
 

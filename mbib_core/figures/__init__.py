@@ -13,6 +13,8 @@ from mbib_core.figures.charts import (
     lines,
     paired_differences,
     reliability,
+    score_map,
+    sweep,
 )
 from mbib_core.figures.classes import accuracy_by_class, class_counts, contact_sheet, predicted_shares
 from mbib_core.figures.diagrams import three_teachers, two_classifiers

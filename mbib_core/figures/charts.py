@@ -135,6 +135,51 @@ def paired_differences(differences: Mapping[str, Sequence[float]], *, xlabel: st
     return described(figure, finding)
 
 
+def sweep(series: Mapping[str, Mapping[float, Sequence[float]]], *, xlabel: str, ylabel: str, finding: str) -> Figure:
+    """Values by seed for each value of a setting, evenly spaced: a mark a seed, the mean and its standard error.
+
+    `finding` is the picture's alt text.
+    """
+    settings = sorted({value for group in series.values() for value in group})
+    with styled():
+        figure, axes = one_axes(3.4)
+        for index, (name, group) in enumerate(series.items()):
+            colour, shift = colour_of(name, index), 0.16 * (index - (len(series) - 1) / 2)
+            at = [settings.index(value) + shift for value in sorted(group)]
+            runs = [np.asarray(group[value]) for value in sorted(group)]
+            for x, values in zip(at, runs, strict=True):
+                axes.plot([x] * len(values), values, MARKERS.get(name, "o"), color=colour, alpha=0.4, mew=0)
+            errors = [r.std(ddof=1) / len(r) ** 0.5 if len(r) > 1 else 0 for r in runs]
+            axes.errorbar(at, [r.mean() for r in runs], errors, color=colour, marker="_", markersize=11, mew=2.4,
+                          elinewidth=2.4, lw=1.2, ls=("-", "--", "-.")[index % 3],
+                          label=NAMES.get(name, name))  # fmt: skip
+        axes.set_xticks(range(len(settings)), [f"{value:g}" for value in settings])
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.grid(axis="x", visible=False)
+        if len(series) > 1:
+            legend(axes)
+    return described(figure, finding)
+
+
+def score_map(values: Any, rows: Sequence[str], columns: Sequence[str], *, xlabel: str, finding: str) -> Figure:
+    """Mean scores [rows, columns] written in shaded cells, the darker the higher; NaN stays empty.
+
+    `finding` is the picture's alt text.
+    """
+    values = np.asarray(values, dtype=float)
+    low, high = np.nanmin(values), np.nanmax(values)
+    shades = np.where(np.isnan(values), 0, 0.15 + 0.6 * (values - low) / max(high - low, 1e-9))
+    with styled():
+        figure, axes = one_axes(0.9 + 0.46 * len(rows))
+        heat(axes, shades, rows)
+        for (row, column), value in np.ndenumerate(values):
+            text = "–" if np.isnan(value) else f"{value:.1f}"
+            axes.text(column, row, text, ha="center", va="center", color=CARD if shades[row, column] > 0.5 else INK)
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set(xlabel=xlabel)
+    return described(figure, finding)
+
+
 def learning_curves(curves: Mapping[str, Any], *, epochs: Sequence[int], ylabel: str) -> Figure:
     """Values [epochs] of each method, or [epochs, seeds], then drawn as their mean and the band they fill."""
     means = {name: np.asarray(values).reshape(len(epochs), -1).mean(1) for name, values in curves.items()}

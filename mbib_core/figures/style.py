@@ -148,5 +148,5 @@ def described(figure: Figure, text: str) -> Figure:
 
 
 def listed(words: Sequence[str]) -> str:
-    """'a, b and c'."""
+    """Words in a row: a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
