@@ -166,9 +166,10 @@ def table(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def published(**where: Any) -> pd.DataFrame:
-    """The accuracies that the paper prints (tables 1 to 4 and 7 to 9), in percent; a shot it leaves out is NaN.
+    """The numbers of the paper's tables: accuracy in percent, rho (table 5) and cost (table 6), as `quantity` says.
 
-    Rows whose columns have the values of `where`: `published(table=1, method="MBIB", imbalance_factor=100)`.
+    Rows whose columns have the values of `where`: `published(table=1, method="MBIB", imbalance_factor=100)`. What the
+    paper leaves out is NaN.
     """
     frame = pd.read_csv(Path(__file__).with_name("paper_tables.csv"))
     for column, value in where.items():

@@ -423,3 +423,5 @@ def test_published_tables_hold_the_papers_headline_and_its_own_spread():
     assert results.published(table=9, method="MBIB")["all"].tolist() == [47.0]
     shots = results.published(dataset="ImageNet-LT", method="BSCE", backbone="ResNet-10", table=2)
     assert shots[["many", "medium", "few", "all"]].to_numpy().tolist() == [[53.4, 38.5, 17.0, 41.3]]
+    assert results.published(table=5, method="MBIB_z")["few"].tolist() == [1.02]
+    assert results.published(table=6, quantity="parameters (thousands)", method="MBIB")["all"].tolist() == [486.02]
