@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mbib_core.figures.style import (
-    CARD,
     FAINT,
     INK,
     MARKERS,
@@ -98,23 +97,27 @@ def predicted_shares(counts: Int[np.ndarray, " c"], shares: Mapping[str, Float[n
         axes.set(ylabel="predicted, in multiples of 1/C")
         axes.set_ylim(bottom=-0.02 * axes.get_ylim()[1])
     means = _means_in_words(counts, series, ".1f", " times 1/C")
-    return described(figure, f"How often each class is predicted on a balanced test set, against class size. {means}.")
+    even = counts * len(counts) / counts.sum()
+    lines = (
+        f"A dashed line, the share in training, rises from {even.min():.1f} to {even.max():.1f}; a dotted one lies at 1"
+    )
+    words = f"How often each class is predicted on a balanced test set, against class size. {means}. {lines}."
+    return described(figure, words)
 
 
 def _by_class(axes: Axes, counts: Any, series: Mapping[str, np.ndarray], bars: bool = True) -> None:
-    """Marks of one value a class over log class size, and each shot's mean as a bar."""
+    """Marks of one value a class over log class size, and each shot's mean as a bar; equal bars lie in each other."""
     counts = np.asarray(counts)
     axes.set_xscale("log")
     axes.set_xlabel("training pictures of the class (log)")
     for index, (name, values) in enumerate(series.items()):
         colour, size = colour_of(name, index), 18 if len(series) > 2 else 24
-        axes.scatter(counts, values, s=size, marker=MARKERS.get(name, "o"), color=colour, alpha=0.75, lw=0,
-                     label=NAMES.get(name, name), zorder=2.5)  # fmt: skip
+        axes.scatter(counts, values, s=size, marker=MARKERS.get(name, "o"), color=colour, alpha=0.65, lw=0,
+                     label=NAMES.get(name, name), zorder=3.5)  # fmt: skip
         for inside in _shot_masks(counts).values() if bars else ():
             span = counts[inside].min() / 1.06, counts[inside].max() * 1.06
-            for line_colour, thickness in ((CARD, 5.5), (colour, 3)):
-                axes.plot(span, [np.nanmean(values[inside])] * 2, color=line_colour, lw=thickness,
-                          solid_capstyle="butt", zorder=3)  # fmt: skip
+            axes.plot(span, [np.nanmean(values[inside])] * 2, color=colour, lw=2 + 1.6 * (len(series) - 1 - index),
+                      solid_capstyle="butt", zorder=3)  # fmt: skip
     plain_log(axes, "x")
     legend(axes)
 

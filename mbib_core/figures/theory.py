@@ -46,8 +46,8 @@ def posterior_curves(
         axes.set(xlabel="observation v", ylabel=ylabel, ylim=(-0.04, 1.04))
         legend(axes)
     series = {NAMES.get(name, name): values for name, values in {**known, **learned}.items()}
-    halves = [f"{name} at v = {v[np.abs(values - 0.5).argmin()]:.1f}" for name, values in series.items()]
-    return described(figure, f"{ylabel} against v, rising from 0 to 1. One half is passed by {listed(halves)}.")
+    halves = "; ".join(f"{name} at {v[np.abs(values - 0.5).argmin()]:.1f}" for name, values in series.items())
+    return described(figure, f"{ylabel} against v, rising from 0 to 1. The v at which each passes one half: {halves}.")
 
 
 def class_regions(
@@ -80,7 +80,8 @@ def class_regions(
         axes.grid(False)
     parts = [f"{name} {share:.0f} %" for name, share in zip(names, accuracy, strict=True)]
     return described(
-        figure, f"The plane of v divided among the classes. Of each class falls into its own region: {listed(parts)}."
+        figure,
+        f"The plane of v divided among classes. Share of each that falls into its own region: {listed(parts)}.",
     )
 
 
