@@ -196,8 +196,11 @@ def learning_curves(curves: Mapping[str, Any], *, epochs: Sequence[int], ylabel:
     return described(figure, f"{ylabel} by epoch. After epoch {epochs[-1]}: {last}.")
 
 
-def reliability(bins: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Accuracy against confidence, `metrics.calibration`'s answer for each name; on the diagonal both are equal."""
+def reliability(bins: Mapping[str, Mapping[str, Any]], *, of: str = "") -> Figure:
+    """Accuracy against confidence, `metrics.calibration`'s answer for each name; on the diagonal both are equal.
+
+    `of` says in words which pictures these are. Bins with less than 0.2 % of them are left out.
+    """
     with styled():
         figure, axes = one_axes(3.9)
         axes.plot([0, 1], [0, 1], color=FAINT, lw=1, ls="--")
@@ -209,4 +212,14 @@ def reliability(bins: Mapping[str, Mapping[str, Any]]) -> Figure:
         axes.set(xlabel="confidence of the prediction", ylabel="share that is right")
         legend(axes)
     errors = [f"{NAMES.get(name, name)} {found['error']:.3f}" for name, found in bins.items()]
-    return described(figure, f"Accuracy against confidence. Expected calibration error: {listed(errors)}.")
+    words = [f"{NAMES.get(name, name)} lies {_beside_the_diagonal(found)}" for name, found in bins.items()]
+    title = f"Accuracy against confidence{f', {of}' * bool(of)}"
+    return described(figure, f"{title}: {'; '.join(words)}. Expected calibration error: {listed(errors)}.")
+
+
+def _beside_the_diagonal(found: Mapping[str, Any]) -> str:
+    """Where most of the pictures lie: "above", "below" or "on both sides of" the diagonal."""
+    count, gap = np.array(found["count"]), np.array(found["accuracy"]) - np.array(found["confidence"])
+    above = count[gap > 0].sum() / max(1, count.sum())
+    side = "above" if above > 0.8 else "below" if above < 0.2 else "on both sides of"
+    return f"{side} the diagonal"

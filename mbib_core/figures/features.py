@@ -123,7 +123,7 @@ def _letter(axes: Axes, x: float, y: float, mark: str, colour: str, *, size: flo
 def runs_as_points(
     groups: Mapping[str, Any], *, xlabel: str, ylabel: str, others: str, finding: str, named: Sequence[str] = ()
 ) -> Figure:
-    """Runs [seeds, 2] of each group as faint points and its mean as a mark: `named` in their colours, the others grey.
+    """Runs [seeds, 2] of each group as faint points, their mean as a mark: `named` open and coloured, the others grey.
 
     `others` names the grey ones in the legend; `finding` is the picture's alt text.
     """
@@ -137,7 +137,7 @@ def runs_as_points(
         for index, name in enumerate(n for n in named if n in groups):
             values, colour = np.asarray(groups[name]), colour_of(name, index)
             axes.scatter(values[:, 0], values[:, 1], s=16, color=colour, alpha=0.5, lw=0, marker=MARKERS.get(name, "o"))
-            axes.scatter(values[:, 0].mean(), values[:, 1].mean(), s=140 - 40 * index, color=colour, ec=CARD, lw=1,
+            axes.scatter(values[:, 0].mean(), values[:, 1].mean(), s=90, fc="none", ec=colour, lw=2,
                          marker=MARKERS.get(name, "o"), label=NAMES.get(name, name), zorder=3)  # fmt: skip
         axes.set(xlabel=xlabel, ylabel=ylabel)
         legend(axes)
