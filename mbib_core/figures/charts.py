@@ -15,6 +15,7 @@ from mbib_core.figures.style import (
     MARKERS,
     NAMES,
     OTHERS,
+    SHADES,
     colour_of,
     described,
     heat,
@@ -41,11 +42,10 @@ def lines(
 
     `finding` is what the curves show, in words: the picture's alt text.
     """
-    shades = ("#22272e", "#0072b2", "#a8457d", "#9a6a00", "#008f68", "#d55e00")
     with styled():
         figure, axes = one_axes(3.4)
         for index, (name, values) in enumerate(series.items()):
-            axes.plot(x, values, color=shades[index % 6], ls=("-", "--", "-.", (0, (1, 1.2)), (0, (6, 1, 1, 1, 1, 1)),
+            axes.plot(x, values, color=SHADES[index % 6], ls=("-", "--", "-.", (0, (1, 1.2)), (0, (6, 1, 1, 1, 1, 1)),
                       (0, (8, 2)))[index % 6], label=name, drawstyle="steps-post" if step else "default")  # fmt: skip
         for name, place in (marked or {}).items():
             axes.axvline(place, color=FAINT, lw=0.9, ls=(0, (2, 2)))
@@ -98,7 +98,6 @@ def grouped_bars(
     `most` is the end of the axis; `finding` is the picture's alt text.
     """
     names = list(dict.fromkeys(name for group in values.values() for name in group))
-    shades = ("#22272e", "#0072b2", "#a8457d", "#9a6a00", "#008f68", "#d55e00")
     thick = 0.8 / len(names)
     with styled():
         figure, axes = one_axes(0.9 + len(values) * (0.24 * len(names) + 0.16))
@@ -106,7 +105,7 @@ def grouped_bars(
             own = {g: [n for n in names if n in group] for g, group in enumerate(values.values()) if name in group}
             at = [g + thick * (present.index(name) - 0.5 * (len(present) - 1)) for g, present in own.items()]
             bars = axes.barh(at, [group[name] for group in values.values() if name in group], height=0.88 * thick,
-                             color=shades[index % 6], label=name)  # fmt: skip
+                             color=SHADES[index % 6], label=name)  # fmt: skip
             axes.bar_label(bars, fmt=f"%{digits}", padding=3, fontsize=9)
         axes.set_yticks(range(len(values)), list(values))
         axes.set(xlabel=xlabel, xlim=(0, 1.09 * most))

@@ -31,6 +31,15 @@ NAMES = {
     "mbib-beta0": "MBIB, β = 0",
 }
 OTHERS = ("#22272e", "#56799b", "#7a5c86", "#8a5a44")  # for what is not a method, in order
+SHADES = (
+    "#22272e",
+    "#0072b2",
+    "#a8457d",
+    "#9a6a00",
+    "#008f68",
+    "#d55e00",
+)  # of curves and bars that are no methods, dark first
+SHARES = mpl.colors.LinearSegmentedColormap.from_list("card", [CARD, "#6fa3cf", "#08306b"])  # from 0 to 1
 SHOTS = {"many": (100, np.inf), "medium": (19.5, 100), "few": (0, 19.5)}  # training pictures: above, to
 
 STYLE: dict[str, Any] = {
@@ -133,8 +142,7 @@ def plain_log(axes: Axes, which: str) -> None:
 
 def heat(axes: Axes, values: Any, rows: Sequence[str]) -> None:
     """A map from 0, the card's colour, to 1, dark blue, with a name at each row."""
-    shades = mpl.colors.LinearSegmentedColormap.from_list("card", [CARD, "#6fa3cf", "#08306b"])
-    axes.imshow(values, vmin=0, vmax=1, cmap=shades, aspect="auto", interpolation="nearest")
+    axes.imshow(values, vmin=0, vmax=1, cmap=SHARES, aspect="auto", interpolation="nearest")
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0)
     axes.grid(False)

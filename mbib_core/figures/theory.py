@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
@@ -17,6 +16,7 @@ from mbib_core.figures.style import (
     MARKERS,
     NAMES,
     OTHERS,
+    SHARES,
     WIDTH,
     colour_of,
     described,
@@ -193,7 +193,6 @@ def teacher_and_student(
     A map's cell is the darker, the more of the group's pictures fall into it; the dashed diagonal is agreement.
     `accuracies` are by classifier and group, 0 to 1.
     """
-    shades = mpl.colors.LinearSegmentedColormap.from_list("card", [CARD, "#6fa3cf", "#08306b"])
     with styled():
         figure = Figure(figsize=(WIDTH, 4.1), layout="constrained")
         (maps,), (below,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.35, 1))
@@ -202,7 +201,7 @@ def teacher_and_student(
         for axes, (name, inside) in zip(row, groups.items(), strict=True):
             edges = np.linspace(0, 1, 13)
             share = np.histogram2d(p_z[inside], p_v[inside], edges)[0] / max(1, inside.sum())
-            axes.imshow(share**0.4, origin="lower", extent=(0, 1, 0, 1), vmin=0, vmax=1, cmap=shades)
+            axes.imshow(share**0.4, origin="lower", extent=(0, 1, 0, 1), vmin=0, vmax=1, cmap=SHARES)
             axes.plot([0, 1], [0, 1], color=COLOURS["ce"], lw=1, ls="--")
             axes.set_title(f"{name} shots", fontweight="normal")
             axes.set(xticks=[0, 1], yticks=[0, 1], xlabel="p(y|v)")
