@@ -73,7 +73,15 @@ def missing(wanted: list[Wanted], records: Path) -> list[Wanted]:
     return [w for w in wanted if not ((file := records / f"{w.id}.json").is_file() and read_record(file))]
 
 
-def campaign(path: Path, *, processes: int = 1, threads: int = 1, root: Path | None = None, dry: bool = False) -> int:
+def campaign(
+    path: Path,
+    *,
+    processes: int = 1,
+    threads: int = 1,
+    root: Path | None = None,
+    compiled: bool = False,
+    dry: bool = False,
+) -> int:
     """Works through the list at `path`; records go beside it. Returns 0, or 1 if a run failed.
 
     A run starts from a worktree at this checkout's commit and, if it was cut, goes on at the commit it started from.
@@ -111,7 +119,7 @@ def campaign(path: Path, *, processes: int = 1, threads: int = 1, root: Path | N
             todo = [w for w in missing(todo, records) if w.id not in done]
             free = (w for w in todo if w.id not in running and not _is_locked(w.id))
             while len(running) < processes and (chosen := next(free, None)):
-                running[chosen.id] = (_start(chosen, records, head, threads, root), time.monotonic())
+                running[chosen.id] = (_start(chosen, records, head, threads, root, compiled), time.monotonic())
             if todo and not running:
                 say(f"left to other processes: {', '.join(w.id for w in todo)}")
                 break
@@ -150,7 +158,9 @@ def say(words: str) -> None:
     print(time.strftime("%H:%M:%S"), words, flush=True)
 
 
-def _start(wanted: Wanted, records: Path, head: str, threads: int, root: Path | None) -> subprocess.Popen:
+def _start(
+    wanted: Wanted, records: Path, head: str, threads: int, root: Path | None, compiled: bool
+) -> subprocess.Popen:
     checkpoint = _checkpoint_file(wanted.id)
     resumed = checkpoint.is_file() and _commit_file(wanted.id).is_file()
     commit = _commit_file(wanted.id).read_text().strip() if resumed else head
@@ -164,8 +174,9 @@ def _start(wanted: Wanted, records: Path, head: str, threads: int, root: Path | 
     words = shlex.split(command_line(wanted.settings))[1:]
     words += ["--threads", str(threads), "--out", str(records), "--checkpoints", str(checkpoint.parent)]
     words += {"": ["--no-weights"], "weights": [], "all": ["--features"]}[wanted.keep]
-    if "--no-report" in (code / "mbib_core" / "cli.py").read_text():  # a run that goes on may be older than that
-        words += ["--no-report"]
+    known = (code / "mbib_core" / "cli.py").read_text()  # a run that goes on may be older than an option
+    wished = ["--no-report", *["--compile"] * compiled]
+    words += [option for option in wished if option in known]
     words += ["--root", str(root.resolve())] if root else []
     _log_file(wanted.id).parent.mkdir(parents=True, exist_ok=True)
     with _log_file(wanted.id).open("ab") as log:

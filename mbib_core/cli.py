@@ -80,7 +80,9 @@ def _train(args: argparse.Namespace) -> int:
             return 0
         if args.again:
             checkpoint.unlink(missing_ok=True)
-        run = train(settings, data, device=device, checkpoint=checkpoint, progress=not args.quiet)
+        run = train(
+            settings, data, device=device, checkpoint=checkpoint, progress=not args.quiet, compiled=args.compile
+        )
         record = record_of(run, data, command_line(settings))
         if not args.no_weights:
             _write_weights(run, args.out / f"{name}.safetensors")
@@ -187,7 +189,14 @@ def _table(args: argparse.Namespace) -> int:
 def _campaign(args: argparse.Namespace) -> int:
     from mbib_core.campaign import campaign
 
-    return campaign(args.wanted, processes=args.processes, threads=args.threads, root=args.root, dry=args.dry_run)
+    return campaign(
+        args.wanted,
+        processes=args.processes,
+        threads=args.threads,
+        root=args.root,
+        compiled=args.compile,
+        dry=args.dry_run,
+    )
 
 
 def _settings(args: argparse.Namespace) -> "Settings":
@@ -342,6 +351,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--threads", type=int, help="processor threads (default: all)")
     train.add_argument("--device", help="cuda or cpu (default: the GPU where there is one)")
     train.add_argument(
+        "--compile", action="store_true", help="build the network's passes first: a minute, then faster steps"
+    )
+    train.add_argument(
         "--root", type=folder, help="folder with cifar-100-python (default $MBIB_DATA, or the cache); where PATH starts"
     )
     train.add_argument("--out", type=folder, default=Path("runs"), help="folder of records and weights (default runs)")
@@ -387,6 +399,7 @@ def _parser() -> argparse.ArgumentParser:
     campaign.add_argument("wanted", type=folder, nargs="?", default=Path("book/results/wanted.toml"))
     campaign.add_argument("--processes", type=int, default=1, help="runs side by side")
     campaign.add_argument("--threads", type=int, default=1, help="processor threads of each")
+    campaign.add_argument("--compile", action="store_true", help="as in train: for runs of many minutes")
     campaign.add_argument("--root", type=folder)
     campaign.add_argument("--dry-run", action="store_true", help="say what is missing, make nothing")
     campaign.set_defaults(run=_campaign)

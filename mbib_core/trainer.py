@@ -1,11 +1,13 @@
 """The loop: data on the device, a batch's augmentation in one gather, precision, schedule, resume, evaluation."""
 
+import ctypes
 import io
 import math
 import platform
 import time
+import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,19 +20,20 @@ from tqdm.auto import tqdm
 
 from mbib_core import metrics
 from mbib_core.backbones import multiply_adds
-from mbib_core.bottleneck import Bottleneck, default_prediction, predictions
+from mbib_core.bottleneck import Bottleneck, Outputs, default_prediction, predictions
 from mbib_core.datasets import Images, LongTailed, channel_statistics
 from mbib_core.methods import SCHEDULES, Schedule, method_of, settle
 from mbib_core.results import Record, Settings, commit_of_code, run_id, write_atomically
 
 CURVE_POINTS = 20  # how often, at the most, a run looks at validation pictures while it trains
 CURVE_PICTURES = 20  # of each class, the first ones
+CHECKPOINT_PARTS = {"network", "optimizer", "scaler", "history", "precision", "seconds", "commits", "compiled"}
 
 
 @dataclass
 class Trained:
     """What training leaves: the network in evaluation mode, the settled settings, and the road there; the names of
-    the classes and the size (height, width) of the pictures that it takes."""
+    the classes and the size (height, width) of the pictures that it takes; whether its steps were compiled."""
 
     network: Bottleneck
     settings: Settings
@@ -40,6 +43,7 @@ class Trained:
     commits: list[str] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     size: tuple[int, int] = (32, 32)
+    compiled: bool = False
 
 
 def train(
@@ -49,13 +53,17 @@ def train(
     device: str | torch.device | None = None,
     checkpoint: Path | None = None,
     progress: bool = True,
+    compiled: bool = False,
 ) -> Trained:
     """Trains the method of `settings` on `data.train` and returns the network after the last epoch.
 
     `device` is the GPU where there is one. With a `checkpoint` file the run is saved after every epoch and goes on
     from there when it is called again; on one thread of the same machine a run that was killed ends in the same bits
-    as one that was not. The history has the mean `loss` and the `rate` of every epoch, and at `curve_epoch` the
-    `curve`: accuracy by shot on the first 20 validation pictures of each class, of the default prediction.
+    as one that was not. `compiled` builds the network's two passes first, which takes a minute, once on a machine, and
+    makes the steps faster; where it cannot be done the run warns and trains as usual.
+
+    The history has the mean `loss` and the `rate` of every epoch, and at `curve_epoch` the `curve`: accuracy by shot
+    on the first 20 validation pictures of each class, of the default prediction.
 
     Raises ValueError on bad settings or a checkpoint of another run, FloatingPointError if the loss stops being
     finite, OSError if the checkpoint cannot be written.
@@ -80,8 +88,10 @@ def train(
         )
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
         run = Trained(network, settings, {"loss": [], "rate": [], "curve_epoch": [], "curve": []}, precision, 0.0)
+        run.compiled = compiled
         if saved:
             _restore(saved, run, optimizer, scaler)
+        forward = _compiled(run, device) if run.compiled else network
         run.classes, run.size = data.classes, (data.train.x.shape[2], data.train.x.shape[3])
         run.commits = list(dict.fromkeys([*run.commits, commit_of_code()]))
         pictures, y = pad(data.train.x.to(device), schedule.padding), data.train.y.to(device)
@@ -100,7 +110,8 @@ def train(
             for index, crop, flip in batches(len(y), schedule, data.flip, settings.seed, epoch, device):
                 x = augment(pictures, index, crop, flip, schedule.padding)
                 with torch.autocast(device.type, _dtype(precision), enabled=precision != "float32"):
-                    outputs = network(x)
+                    # A last batch that is smaller would be compiled once more.
+                    outputs = (forward if len(index) == schedule.batch else network)(x)
                 loss = method.loss(outputs, y[index], counts)
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()
@@ -149,6 +160,27 @@ def pick_precision(asked: str, device: torch.device) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
     return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
+
+
+def _compiled(run: Trained, device: torch.device) -> Callable[[Tensor], Outputs]:
+    """The network compiled for batches of one size, on a GPU as CUDA graphs; the network itself where that fails."""
+    if device.type == "cpu":
+        # A compiled step asks for all its memory at once, and glibc would fetch it from the system at every step.
+        for option, value in ((-3, 1 << 30), (-1, 2**31 - 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+            getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)(option, value)
+    fast = torch.compile(run.network, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
+
+    def forward(x: Tensor) -> Outputs:
+        if run.compiled:
+            try:
+                return fast(x)
+            except RuntimeError as error:  # all of the compiler's own are
+                run.compiled = False
+                reason = str(error).strip().splitlines()[0]
+                warnings.warn(f"the network could not be compiled and is trained as it is: {reason}", stacklevel=3)
+        return run.network(x)
+
+    return forward
 
 
 def pad(x: UInt8[Tensor, "n c h w"], padding: int) -> UInt8[Tensor, "n i j c"]:
@@ -262,6 +294,7 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
             "threads": run.settings.threads or torch.get_num_threads(),
             "precision": run.precision,
+            "compiled": run.compiled,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
@@ -317,6 +350,7 @@ def _write_checkpoint(path: Path, run: Trained, optimizer: torch.optim.Optimizer
         "precision": run.precision,
         "seconds": run.seconds,
         "commits": run.commits,
+        "compiled": run.compiled,
     }
     torch.save(state, content)
     write_atomically(path, content.getvalue())
@@ -332,7 +366,7 @@ def _read_checkpoint(path: Path, settings: Settings) -> dict[str, Any] | None:
                 raise ValueError("a part was changed")
         saved = torch.load(path, map_location="cpu", weights_only=True)
         own = Settings.of(saved["settings"])
-        if missing := {"network", "optimizer", "scaler", "history", "precision", "seconds", "commits"} - saved.keys():
+        if missing := CHECKPOINT_PARTS - saved.keys():
             raise KeyError(missing)
     except Exception:
         raise ValueError(f"{path} is no whole checkpoint of this program: delete it to start the run anew") from None
@@ -352,6 +386,7 @@ def _restore(
         scaler.load_state_dict(saved["scaler"])
         run.history = {name: list(saved["history"][name]) for name in run.history}
         run.seconds, run.commits = float(saved["seconds"]), list(saved["commits"])
+        run.compiled = bool(saved["compiled"])
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError):
         raise ValueError(
             f"the checkpoint of {run_id(run.settings)} is of other data or of other code (its parts do not "

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -406,6 +407,45 @@ def test_the_precision_that_a_run_began_with_is_kept(
             quietly(settings, tiny_data, checkpoint=checkpoint)
     monkeypatch.setattr(trainer, "pick_precision", lambda asked, device: "float32")
     assert quietly(settings, tiny_data, checkpoint=checkpoint).precision == "bfloat16"
+
+
+# Compiled steps
+
+
+def test_compiled_steps_train_the_same_network_and_go_on_to_the_same_bits(
+    tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path
+) -> None:
+    if not shutil.which("g++"):
+        pytest.skip("there is no C++ compiler here to compile with")
+    checkpoint, plain = tmp_path / "run.pt", quietly(TINY, tiny_data)
+    whole = quietly(TINY, tiny_data, compiled=True)
+    with pytest.MonkeyPatch.context() as patch:
+        cut_after(1, Cut(), patch)
+        with pytest.raises(Cut):
+            quietly(TINY, tiny_data, compiled=True, checkpoint=checkpoint)
+    resumed = quietly(TINY, tiny_data, compiled=False, checkpoint=checkpoint)  # goes on as it began
+    assert [run.compiled for run in (whole, resumed, plain)] == [True, True, False]
+    assert same_bits(whole, resumed)
+    # Later epochs tell nothing: the last digit of a convolution changes them as much.
+    assert whole.history["loss"][0] == pytest.approx(plain.history["loss"][0], rel=1e-4)
+
+
+def test_a_network_that_cannot_be_compiled_is_trained_as_it_is_with_a_warning(
+    tiny_data: LongTailed, tiny_schedule: Schedule, whole: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_compiler(network: torch.nn.Module, **_: Any) -> Any:
+        def forward(x: Tensor) -> Any:
+            raise RuntimeError("no C++ compiler was found\nand a long trace")
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", without_compiler)
+    with pytest.warns(
+        UserWarning, match="could not be compiled and is trained as it is: no C\\+\\+ compiler was found$"
+    ):
+        run = quietly(TINY, tiny_data, compiled=True)
+    assert same_bits(run, whole)
+    assert not run.compiled
 
 
 def test_a_resumed_run_names_every_commit_and_adds_up_its_time(
