@@ -331,7 +331,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--data", help="glyphs-lt (default), cifar100-lt, or folder:PATH with a sub-folder a class")
     train.add_argument("--imbalance", type=float, help="largest count over smallest (default 100); not of a folder")
     train.add_argument(
-        "--schedule", help="paper (200 epochs, ResNet-32), short (60), glyphs (24, ResNet-8), folder (100, ResNet-20)"
+        "--schedule",
+        help="paper (200 epochs, ResNet-32), short (60), fast (100, growing pictures), glyphs (24, ResNet-8), "
+        "folder (100, ResNet-20)",
     )
     train.add_argument("--epochs", type=int, help="other than the schedule's")
     train.add_argument("--seed", type=int, help="of initial weights and augmentation (default 0)")

@@ -108,7 +108,7 @@ def train(
             network.train()
             losses = []
             for index, crop, flip in batches(len(y), schedule, data.flip, settings.seed, epoch, device):
-                x = augment(pictures, index, crop, flip, schedule.padding)
+                x = resize(augment(pictures, index, crop, flip, schedule.padding), schedule.scale(epoch, epochs))
                 with torch.autocast(device.type, _dtype(precision), enabled=precision != "float32"):
                     # A last batch that is smaller would be compiled once more.
                     outputs = (forward if len(index) == schedule.batch else network)(x)
@@ -218,6 +218,15 @@ def augment(
     rows = crop[:, :1] + down
     columns = crop[:, 1:] + torch.where(flip[:, None], width - 1 - across, across)
     return padded[index[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def resize(x: UInt8[Tensor, "b c h w"], scale: float) -> UInt8[Tensor, "b c _i _j"]:
+    """The pictures at `scale` times their height and width, rounded; averaged over what falls together."""
+    if scale == 1:
+        return x
+    size = [round(side * scale) for side in x.shape[2:]]
+    small = nn.functional.interpolate(x.float(), size, mode="bilinear", antialias=True)
+    return small.round().to(torch.uint8).contiguous(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()

@@ -1,20 +1,25 @@
 """A training step beside a plain PyTorch loop: pictures a second on one processor thread, side by side in one run.
 
     python tests/benchmark_training.py               # about four minutes; nothing else should run
-    python tests/benchmark_training.py --method mbib --rounds 9
+    python tests/benchmark_training.py --method ce --save book/results/speed.csv
 
-`plain` is the loop of the tutorials: torchvision's transforms on PIL pictures, a DataLoader, float32. `ours` is one
-epoch of `mbib_core.trainer.train`. `bare` is forward, loss and backward of the same network on one fixed batch, in the
-precision of `ours`: what no loop can beat. `data` is the drawing and augmenting of the batches alone. ResNet-32 with
-100 classes, batches of 128, random pictures, processor time. Each round takes all of them in turn; the medians and the
-ratios are over the rounds.
+`plain` is the loop of the tutorials: torchvision's transforms on PIL pictures, a DataLoader, float32. `ours` is an
+epoch of `mbib_core.trainer.train`, `compiled` the same with `compiled=True` (built before). `bare` is forward, loss and
+backward of the same network on one fixed batch, in the precision of `ours`: what no loop without a compiler can beat.
+`data` is the drawing and augmenting of the batches alone. ResNet-32 with 100 classes, batches of 128, random pictures,
+processor time. Each round takes all of them in turn; the medians and the ratios are over the rounds. Then a profile:
+which share of a step goes where. `--save` puts the lines into a table, in place of those of this machine and method.
 """
 
 import argparse
 import statistics
 import time
+from pathlib import Path
+from unittest.mock import patch
 
+import pandas as pd
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
@@ -26,6 +31,16 @@ from mbib_core.results import Settings
 
 BATCHES, CLASSES = 6, 100
 SCHEDULE = SCHEDULES["paper"]
+# Processor times: how often the one goes into the other. `data / ours` is a share.
+RATIOS = (("plain", "ours"), ("plain", "compiled"), ("ours", "bare"), ("ours", "compiled"), ("data", "ours"))
+KINDS = {  # of work, and how the profiler names it
+    "convolutions": ("convolution",),
+    "batch norm": ("batch_norm",),
+    "ReLU": ("clamp_min", "threshold_backward"),
+    "additions": ("aten::add",),
+    "built code": ("CompiledFxGraph",),  # batch norm, ReLU and additions in one
+    "all else": (),
+}
 
 
 class Pictures(Dataset):
@@ -70,10 +85,13 @@ def plain(method, data, loader):
     return time.process_time() - start
 
 
-def ours(settings, data):
-    start = time.process_time()
-    trainer.train(settings, data, progress=False, device="cpu")
-    return time.process_time() - start
+def ours(settings, data, compiled=False):
+    """The second of three epochs: from the first batch that is asked for to that of the third."""
+    starts, draw = [], trainer.batches
+    with patch.object(trainer, "batches", lambda *given: (starts.append(time.process_time()), draw(*given))[1]):
+        run = trainer.train(settings, data, progress=False, device="cpu", compiled=compiled)
+    assert run.compiled == compiled, "the network could not be compiled here"
+    return starts[2] - starts[1]
 
 
 def bare(method, data, precision):
@@ -97,19 +115,34 @@ def data_alone(data):
     return time.process_time() - start
 
 
+def shares(settings, data, compiled):
+    """Which part of the processor time of an epoch goes to which kind of work."""
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        trainer.train(settings, data, progress=False, device="cpu", compiled=compiled)
+    spent = dict.fromkeys(KINDS, 0.0)
+    for event in seen.key_averages():
+        if "compile" in event.key.lower() and "Call CompiledFxGraph" not in event.key:
+            continue  # the building itself
+        kind = next((k for k, names in KINDS.items() if any(name in event.key for name in names)), "all else")
+        spent[kind] += event.self_cpu_time_total
+    return {kind: value / sum(spent.values()) for kind, value in spent.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--method", default="mbib", choices=METHODS)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--save", type=Path, help="a table, such as book/results/speed.csv")
     args = parser.parse_args()
     torch.set_num_threads(1)
     data, method = random_data(), METHODS[args.method]
-    settings = settle(Settings(data="cifar100-lt", method=args.method, epochs=1, threads=1))
+    settings = settle(Settings(data="cifar100-lt", method=args.method, epochs=3, threads=1))
     precision = trainer.pick_precision("auto", torch.device("cpu"))
     loader = DataLoader(Pictures(data.train), SCHEDULE.batch, shuffle=True)
     kinds = {
         "plain": lambda: plain(method, data, loader),
         "ours": lambda: ours(settings, data),
+        "compiled": lambda: ours(settings, data, compiled=True),
         "bare": lambda: bare(method, data, precision),
         "data": lambda: data_alone(data),
     }
@@ -117,17 +150,33 @@ def main() -> None:
         measure()  # the first time builds kernels
     rounds = [{name: measure() for name, measure in kinds.items()} for _ in range(args.rounds)]
     pictures = BATCHES * SCHEDULE.batch
-    print(f"{args.method}, ResNet-{SCHEDULE.depth}, {precision}, one thread of {trainer._processor()}")
-    for name in kinds:
-        rates = sorted(pictures / one[name] for one in rounds)
-        print(f"{name:6} {statistics.median(rates):8.0f} pictures/s   ({rates[0]:.0f} to {rates[-1]:.0f})")
-    for words, top, bottom in (
-        ("ours is faster than plain by", "plain", "ours"),
-        ("ours is slower than bare by ", "ours", "bare"),
-        ("data takes of ours the share", "data", "ours"),
-    ):
-        ratios = sorted(one[top] / one[bottom] for one in rounds)
-        print(f"{words} {statistics.median(ratios):6.3f}   ({ratios[0]:.3f} to {ratios[-1]:.3f})")
+    lines = [("pictures/s", name, sorted(pictures / one[name] for one in rounds)) for name in kinds]
+    lines += [
+        ("ratio", f"{top} / {bottom}", sorted(one[top] / one[bottom] for one in rounds)) for top, bottom in RATIOS
+    ]
+    for name, compiled in (("ours", False), ("compiled", True)):
+        found = shares(settings, data, compiled)
+        lines += [("share", f"{name}: {kind}", [share]) for kind, share in found.items() if share]
+    machine = f"{trainer._processor()}, {precision}"
+    print(f"{args.method}, ResNet-{SCHEDULE.depth}, one thread of {machine}, torch {torch.__version__}")
+    rows = [
+        {"machine": machine, "torch": torch.__version__, "method": args.method, "measure": measure, "of": what}
+        | {"median": f"{statistics.median(v):.4g}", "least": f"{v[0]:.4g}", "most": f"{v[-1]:.4g}"}
+        for measure, what, v in lines
+    ]
+    for row in rows:
+        print("{measure:10}  {of:24} {median:>8}   ({least} to {most})".format(**row))
+    if args.save:
+        save(pd.DataFrame(rows, dtype=str), args.save)
+
+
+def save(rows: pd.DataFrame, path: Path) -> None:
+    """Puts `rows` into the table, in place of those of the same machine and method."""
+    if path.is_file():
+        old = pd.read_csv(path, dtype=str)
+        same = (old[["machine", "method"]] == rows[["machine", "method"]].iloc[0]).all(axis=1)
+        rows = pd.concat([old[~same], rows])
+    rows.sort_values(["machine", "method"], kind="stable").to_csv(path, index=False)
 
 
 if __name__ == "__main__":

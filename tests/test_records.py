@@ -1,5 +1,6 @@
 """The records in book/results: whole, named after what they hold, made by today's recipe, true of their weights."""
 
+import json
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +34,9 @@ def test_a_record_is_of_a_run_that_can_be_made_again(record):
     assert settle(settings) == settings, "nothing is left to be filled in"
     assert run_id(settings) == record["run_id"]
     assert command_line(settings) == record["command"]
-    assert record["recipe"] == asdict(SCHEDULES[settings.schedule]), "made by another recipe of the same name"
+    assert record["recipe"] == json.loads(json.dumps(asdict(SCHEDULES[settings.schedule]))), (
+        "made by another recipe of the same name"
+    )
     assert len(record["history"]["loss"]) == settings.epochs, "trained to the last epoch"
     assert all(re.fullmatch("[0-9a-f]{12}", commit) for commit in record["commits"]), "from a clean checkout"
 

@@ -21,10 +21,23 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mbib_core import trainer
+from mbib_core.backbones import multiply_adds
+from mbib_core.bottleneck import Bottleneck
 from mbib_core.datasets import Images, LongTailed
-from mbib_core.methods import METHODS, SCHEDULES, Method, Schedule, method_of
+from mbib_core.methods import METHODS, SCHEDULES, Method, OneCycle, Schedule, method_of, settle
 from mbib_core.results import Settings, command_line, run_id, write_record
-from mbib_core.trainer import Trained, augment, batches, evaluate, features_of, pad, pick_device, pick_precision, train
+from mbib_core.trainer import (
+    Trained,
+    augment,
+    batches,
+    evaluate,
+    features_of,
+    pad,
+    pick_device,
+    pick_precision,
+    resize,
+    train,
+)
 
 CPU = torch.device("cpu")
 TINY = Settings(data="coloured", method="mbib", schedule="tiny", precision="float32", threads=1)
@@ -155,6 +168,60 @@ def test_a_shorter_schedule_keeps_the_shape(epochs: int) -> None:
 def test_the_rate_that_was_used_is_the_schedules(tiny_data: LongTailed, tiny_schedule: Schedule) -> None:
     run = quietly(replace(TINY, epochs=4), tiny_data)
     assert run.history["rate"] == [tiny_schedule.learning_rate(epoch, 4) for epoch in range(4)]
+
+
+def test_one_cycle_climbs_once_and_falls_to_nothing_while_the_pictures_grow_to_full_size() -> None:
+    fast = SCHEDULES["fast"]
+    rates = [fast.learning_rate(epoch, 100) for epoch in range(100)]
+    top = rates.index(max(rates))
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert 0.999 * fast.rate < max(rates) <= fast.rate
+    assert 0 < rates[-1] < 1e-3 * fast.rate
+    scales = [fast.scale(epoch, 100) for epoch in range(100)]
+    assert scales == sorted(scales)
+    assert scales[-1] == 1
+
+
+def test_the_fast_schedule_costs_at_most_half_the_multiply_adds_of_the_papers() -> None:
+    fast, paper = SCHEDULES["fast"], SCHEDULES["paper"]
+    assert paper.full_epochs(200) == 200
+    assert fast.full_epochs(100) == pytest.approx(30 * (20 / 32) ** 2 + 40 * (24 / 32) ** 2 + 30)
+    assert fast.full_epochs(fast.epochs) <= paper.full_epochs(paper.epochs) / 2
+    network = METHODS["mbib"].network(100)
+    full, small = (multiply_adds(network, torch.zeros(1, 3, s, s, dtype=torch.uint8)) for s in (32, 24))
+    assert small / full == pytest.approx((24 / 32) ** 2, rel=1e-3)  # what full_epochs counts with
+
+
+@given(st.integers(1, 4), st.integers(4, 12), st.sampled_from([0.25, 0.5, 0.625, 0.75]), st.integers(0, 255))
+def test_smaller_pictures_keep_a_colour_and_the_order_of_the_pictures(n: int, side: int, scale: float, v: int) -> None:
+    x = torch.full((n, 3, side, side + 1), v, dtype=torch.uint8)
+    x[0] = 255 - v
+    small = resize(x, scale)
+    assert small.shape == (n, 3, round(side * scale), round((side + 1) * scale))
+    assert torch.equal(small, x[:, :, : small.shape[2], : small.shape[3]])
+    assert resize(x, 1.0) is x
+
+
+def test_growing_pictures_train_whole_and_resumed(
+    tiny_data: LongTailed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SCHEDULES, "tiny", OneCycle(depth=8, epochs=4, batch=8))
+    seen, forward = [], Bottleneck.forward
+    monkeypatch.setattr(Bottleneck, "forward", lambda self, x: (seen.append(x.shape[-1]), forward(self, x))[1])
+    whole, checkpoint = quietly(TINY, tiny_data), tmp_path / "run.pt"
+    sides = sorted(set(seen))
+    assert sides == [round(tiny_data.train.x.shape[-1] * scale) for scale in (0.625, 0.75, 1)]
+    with pytest.MonkeyPatch.context() as patch:
+        cut_after(2, Cut(), patch)
+        with pytest.raises(Cut):
+            quietly(TINY, tiny_data, checkpoint=checkpoint)
+    assert same_bits(quietly(TINY, tiny_data, checkpoint=checkpoint), whole)
+
+
+def test_a_method_that_observes_the_picture_refuses_growing_ones() -> None:
+    with pytest.raises(ValueError, match="mbib-x observes the picture itself, which fast makes smaller"):
+        settle(Settings(method="mbib-x", schedule="fast"))
 
 
 # Precision and device
