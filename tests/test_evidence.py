@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
 from mbib_core import compare, results
@@ -72,6 +73,23 @@ def test_accuracy_by_shot_is_that_of_all_recorded_seeds(data):
         if own["all"]
     ]
     assert not rows or rows in with_columns("method", "many", "few", "seeds")
+
+
+def test_the_speed_of_a_step_is_what_the_benchmark_left():
+    speed = pd.read_csv(BOOK / "results" / "speed.csv")
+    mine = speed[speed.method == "mbib"].set_index(["machine", "measure", "of"])["median"]
+    pages = with_columns("loop", "pictures/s", "times plain")
+    assert len(pages) == mine.index.get_level_values("machine").nunique()
+    for page, (machine, _) in zip(pages, mine.groupby(level="machine"), strict=True):
+        rates = {loop: mine[machine, "pictures/s", loop] for loop in ("plain", "ours", "compiled", "bare")}
+        assert [row["pictures/s"] for row in page] == [f"{rate:.0f}" for rate in rates.values()]
+        for row, loop in zip(page[1:3], ("ours", "compiled"), strict=True):
+            assert row["times plain"].split(" ")[0] == f"{mine[machine, 'ratio', f'plain / {loop}']:.2f}"
+            # A median of ratios is near the ratio of medians, or the two were not measured side by side.
+            assert rates[loop] / rates["plain"] == pytest.approx(float(row["times plain"].split(" ")[0]), rel=0.1)
+        for loop in ("ours", "compiled"):
+            shares = [v for (m, kind, of), v in mine.items() if (m, kind) == (machine, "share") and of.startswith(loop)]
+            assert sum(shares) == pytest.approx(1, abs=1e-3)
 
 
 def test_every_run_behind_a_number_is_listed_with_its_commit_and_command():
