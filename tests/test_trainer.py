@@ -19,6 +19,7 @@ from conftest import coloured
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mbib_core import trainer
 from mbib_core.backbones import multiply_adds
@@ -474,6 +475,62 @@ def test_the_precision_that_a_run_began_with_is_kept(
             quietly(settings, tiny_data, checkpoint=checkpoint)
     monkeypatch.setattr(trainer, "pick_precision", lambda asked, device: "float32")
     assert quietly(settings, tiny_data, checkpoint=checkpoint).precision == "bfloat16"
+
+
+# Nothing in a step may make the processor wait for a GPU
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations whose result the processor must see: on a GPU each of them waits for all work before."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "equal.default", "unique", "is_nonzero", "bincount")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found += any(name in str(operation) for name in self.NAMES)
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_step_looks_at_no_value_on_the_device(
+    method: str, tiny_data: LongTailed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if METHODS[method].picture:
+        pytest.skip("observes pictures of 32 x 32")
+    waits = []
+    for batch in (8, 8, 4):  # the first run computes what is kept; the last has twice as many steps
+        monkeypatch.setitem(SCHEDULES, "tiny", Schedule(depth=8, epochs=2, batch=batch))
+        with Waits() as seen:
+            quietly(replace(TINY, method=method, epochs=2), tiny_data)
+        waits.append(seen.found)
+    assert waits[1] == waits[2] > 0, "as many as there are epochs, not steps"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_no_step_waits_for_the_gpu(compiled: bool, tiny_schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = trainer.batches
+
+    def watched(*given: Any) -> Any:
+        drawn = draw(*given)
+        yield next(drawn)  # the epoch's order was moved to the GPU, and the passes are built
+        torch.cuda.set_sync_debug_mode("error")
+        yield from drawn
+        torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(trainer, "batches", watched)
+    precision = pick_precision("auto", torch.device("cuda"))
+    run = train(
+        replace(TINY, precision="bfloat16" if precision == "bfloat16" else "float32"),
+        coloured([24, 8, 8]),
+        device="cuda",
+        progress=False,
+        compiled=compiled,
+    )
+    assert run.compiled == compiled
 
 
 # Compiled steps
