@@ -34,6 +34,11 @@ class Wanted:
     def id(self) -> str:
         return run_id(self.settings)
 
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """The endings of the files that it leaves."""
+        return RECORD_SUFFIXES[: 1 + ("", "weights", "all").index(self.keep)]
+
 
 def read_wanted(path: Path) -> list[Wanted]:
     """The runs that a list asks for, in order.
@@ -69,8 +74,16 @@ def read_wanted(path: Path) -> list[Wanted]:
 
 
 def missing(wanted: list[Wanted], records: Path) -> list[Wanted]:
-    """The wanted runs without a record in the folder `records`. Raises ValueError on a record that is not whole."""
-    return [w for w in wanted if not ((file := records / f"{w.id}.json").is_file() and read_record(file))]
+    """The wanted runs that lack their record, or what they keep, in the folder `records`.
+
+    Raises ValueError on a record that is not whole.
+    """
+
+    def made(w: Wanted) -> bool:
+        files = [records / f"{w.id}{suffix}" for suffix in w.leaves]
+        return all(file.is_file() for file in files) and bool(read_record(files[0]))
+
+    return [w for w in wanted if not made(w)]
 
 
 def campaign(
@@ -174,6 +187,8 @@ def _start(
     words = shlex.split(command_line(wanted.settings))[1:]
     words += ["--threads", str(threads), "--out", str(records), "--checkpoints", str(checkpoint.parent)]
     words += {"": ["--no-weights"], "weights": [], "all": ["--features"]}[wanted.keep]
+    if (records / f"{wanted.id}.json").is_file():  # what it should leave beside the record is not there
+        words += ["--again"]
     known = (code / "mbib_core" / "cli.py").read_text()  # a run that goes on may be older than an option
     wished = ["--no-report", *["--compile"] * compiled]
     words += [option for option in wished if option in known]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: only the commands that need 
     from mbib_core.trainer import Trained
 
 EXAMPLES = """examples:
-  mbib train mbib                                            Glyphs-LT, embedded: seconds on 2 cores
+  mbib train mbib                                            Glyphs-LT, embedded: under a minute on 2 cores
   mbib train bsce --data cifar100-lt --imbalance 100         the paper's setting: hours on a processor
   mbib table                                                 what was trained, as a table
   mbib evaluate runs/NAME.safetensors                        the test accuracy of saved weights
@@ -49,12 +49,13 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from dataclasses import replace
+    from dataclasses import asdict, replace
 
     from mbib_core.datasets import cache_folder, load
-    from mbib_core.methods import settle
+    from mbib_core.methods import SCHEDULES, settle
     from mbib_core.results import command_line, read_record, run_id, write_record
     from mbib_core.trainer import pick_device, record_of, train
+    from mbib_core.weights import write_weights
 
     settings, data = settle(_settings(args)), None
     if settings.folder is not None:  # a run on pictures of one's own is named after the pictures themselves
@@ -67,7 +68,15 @@ def _train(args: argparse.Namespace) -> int:
         if args.again or not record_file.is_file():
             return False
         record = read_record(record_file)
+        recipe = json.loads(json.dumps(asdict(SCHEDULES[str(settings.schedule)])))
+        if any(recipe.get(rule) != value for rule, value in record["recipe"].items()):
+            raise ValueError(
+                f"{record_file} was made when the schedule {settings.schedule} was another: --again replaces it"
+            )
         print(f"this run was made before; --again trains it anew\n{_summary(record)}\nrecord   {record_file}")
+        for wished, suffix in ((not args.no_weights, "safetensors"), (args.features, "npz")):
+            if wished and not (file := record_file.with_suffix(f".{suffix}")).is_file():
+                print(f"{file} is not there: --again makes it, too")
         return True
 
     if made_before():
@@ -78,14 +87,12 @@ def _train(args: argparse.Namespace) -> int:
     with _lock(checkpoint.with_suffix(".lock"), name):
         if made_before():  # by another process, while this one was getting ready
             return 0
-        if args.again:
-            checkpoint.unlink(missing_ok=True)
         run = train(
             settings, data, device=device, checkpoint=checkpoint, progress=not args.quiet, compiled=args.compile
         )
         record = record_of(run, data, command_line(settings))
         if not args.no_weights:
-            _write_weights(run, args.out / f"{name}.safetensors")
+            write_weights(run, args.out / f"{name}.safetensors")
         if args.features:
             _write_features(run, data, args.out / f"{name}.npz")
         if not args.no_report:
@@ -108,6 +115,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from mbib_core.datasets import load
     from mbib_core.methods import method_of
     from mbib_core.trainer import evaluate, pick_device
+    from mbib_core.weights import read_weights
 
     run = read_weights(args.weights)
     settings = run.settings
@@ -138,6 +146,7 @@ def _predict(args: argparse.Namespace) -> int:
     from mbib_core.bottleneck import default_prediction
     from mbib_core.folders import read_file
     from mbib_core.trainer import features_of, of_kind, pick_device
+    from mbib_core.weights import read_weights
 
     run = read_weights(args.weights)
     run.network.to(pick_device(args.device))
@@ -228,17 +237,6 @@ def _accuracy_lines(found: dict) -> str:
     return "\n".join(lines)
 
 
-def _write_weights(run: "Trained", path: Path) -> None:
-    from safetensors.torch import save
-
-    from mbib_core.results import write_atomically
-
-    state = {name: value.detach().cpu().contiguous() for name, value in run.network.state_dict().items()}
-    values = {"settings": run.settings.plain(), "classes": run.classes, "size": run.size}
-    about = {name: json.dumps(value) for name, value in values.items()}
-    write_atomically(path, save(state, metadata=about))
-
-
 def _write_features(run: "Trained", data: "LongTailed", path: Path) -> None:
     import io
 
@@ -256,32 +254,6 @@ def _write_features(run: "Trained", data: "LongTailed", path: Path) -> None:
     halves: dict[str, Any] = {name: f.cpu().numpy().astype(np.float16) for name, f in arrays.items()}
     np.savez_compressed(content, labels=images.y.numpy().astype(np.int16), **halves)
     write_atomically(path, content.getvalue())
-
-
-def read_weights(path: Path) -> "Trained":
-    """The network of a .safetensors file that `mbib train` wrote, in evaluation mode on the processor.
-
-    Nothing in the file is executed. Raises FileNotFoundError, or ValueError if the file is not such a file.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    from mbib_core.methods import SCHEDULES, method_of
-    from mbib_core.results import Settings
-    from mbib_core.trainer import Trained
-
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; `mbib train` writes weights beside its record")
-    try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        settings, classes = Settings.of(json.loads(about["settings"])), json.loads(about["classes"])
-        height, width = json.loads(about.get("size", "[32, 32]"))
-        network = method_of(settings).network(len(classes), depth=SCHEDULES[str(settings.schedule)].depth)
-        network.load_state_dict(state)
-    except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} holds no weights that `mbib train` wrote ({type(error).__name__})") from None
-    return Trained(network.eval(), settings, {}, "float32", 0.0, classes=classes, size=(height, width))
 
 
 def _lock(path: Path, name: str):  # type: ignore[no-untyped-def]
@@ -344,6 +316,13 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--taps", type=int, help="number of observations")
     train.add_argument("--precision", help="auto (default), float32, bfloat16 or float16")
     train.add_argument(
+        "--no-flip",
+        dest="flip",
+        action="store_const",
+        const=False,
+        help="never mirror a picture: for letters, digits, signs, whatever has a left and a right",
+    )
+    train.add_argument(
         "--choosing",
         dest="purpose",
         action="store_const",
@@ -353,7 +332,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--threads", type=int, help="processor threads (default: all)")
     train.add_argument("--device", help="cuda or cpu (default: the GPU where there is one)")
     train.add_argument(
-        "--compile", action="store_true", help="build the network's passes first: a minute, then faster steps"
+        "--compile", action="store_true", help="build the network's passes first: minutes, then faster steps"
     )
     train.add_argument(
         "--root", type=folder, help="folder with cifar-100-python (default $MBIB_DATA, or the cache); where PATH starts"

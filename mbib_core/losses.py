@@ -195,7 +195,7 @@ def check_settings(*, alphas: Sequence[float] = (), beta: float = 0.0, k: float 
     for name, value in {"beta": beta, "k": k, "gamma": gamma}.items():
         if not 0 <= value < float("inf"):
             raise ValueError(f"{name} is {value}: it must be a finite number, 0 or larger")
-    if not all(alpha >= 0 for alpha in alphas) or not sum(alphas) <= 1:
+    if not all(alpha >= 0 for alpha in alphas) or not sum(alphas) <= 1 + 1e-9:  # decimals add up a little past 1
         raise ValueError(f"alphas {tuple(alphas)} must be 0 or larger and sum to at most 1: they are proportions")
 
 

@@ -44,6 +44,7 @@ class Settings:
     threads: int = 0  # 0: as many as the machine has
     purpose: str = "final"  # or "choosing": validation pictures only, the test set is never touched
     pictures: str | None = None  # the data's fingerprint, where they are one's own: filled in by `train`
+    flip: bool = True  # mirror training pictures by chance, where the data set allows it
 
     @property
     def folder(self) -> str | None:
@@ -91,6 +92,8 @@ def command_line(settings: Settings) -> str:
             continue
         if name == "purpose":
             words += ["--choosing"] if value == "choosing" else []
+        elif name == "flip":
+            words += [] if value else ["--no-flip"]
         elif isinstance(value, list):
             words += [f"--{name}", *map(_number, value)]
         else:
@@ -119,10 +122,22 @@ def read_record(path: Path) -> Record:
 
 
 def read_records(folder: Path) -> list[Record]:
-    """All records in `folder`, by name. Raises FileNotFoundError if there is no such folder, else as `read_record`."""
+    """All records in `folder`, by name; JSON that never was a record is passed over.
+
+    Raises FileNotFoundError if there is no such folder, else as `read_record`.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; `mbib train` writes records, into runs/ by default")
-    return [read_record(path) for path in sorted(folder.glob("*.json"))]
+    return [read_record(path) for path in sorted(folder.glob("*.json")) if not _foreign(path)]
+
+
+def _foreign(path: Path) -> bool:
+    """Whether a file is whole JSON of another kind, such as package.json."""
+    try:
+        content = json.loads(path.read_text())
+    except ValueError:
+        return False  # a record that was cut, maybe
+    return not isinstance(content, dict) or "run_id" not in content
 
 
 def settings_of(record: Record) -> dict[str, Any]:
@@ -140,8 +155,8 @@ def find(records: Iterable[Record], **settings: Any) -> list[Record]:
 def table(records: Iterable[Record]) -> pd.DataFrame:
     """Accuracy in percent, one row for each run that differs in more than its seed: mean and sd over the seeds.
 
-    A final run shows its test accuracy, a run for choosing its validation accuracy, in rows of their own. A shot
-    that the data set lacks stays empty.
+    A final run shows its test accuracy, a run for choosing its validation accuracy, in rows of their own, and so do
+    runs in another precision, whatever was asked for. A shot that the data set lacks stays empty.
     """
     rows = []
     for record in {record["run_id"]: record for record in records}.values():  # a run given twice counts once
@@ -151,6 +166,7 @@ def table(records: Iterable[Record]) -> pd.DataFrame:
         rows.append(
             {name: _plain(settings[name]) for name in settings if name not in ("seed", "threads")}
             | ({"imbalance": None} if Settings.of(settings).folder is not None else {})
+            | {"precision": record["machine"]["precision"]}
             | {"on": part}
             | {shot: 100 * accuracy[shot] for shot in ("many", "medium", "few", "all") if shot in accuracy}
         )
@@ -234,6 +250,10 @@ def commit_of_code() -> str:
 
 def _checked(name: str, value: Any) -> Any:
     """A plain value with the type of its setting. Raises ValueError if it has another."""
+    if name == "flip":
+        if not isinstance(value, bool):
+            raise ValueError(f"flip is {value!r}: it must be true or false")
+        return value
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if name == "alphas" and isinstance(value, list | tuple):
         return tuple(_checked("each of alphas", alpha) for alpha in value)

@@ -27,7 +27,7 @@ from mbib_core.results import Record, Settings, commit_of_code, run_id, write_at
 
 CURVE_POINTS = 20  # how often, at the most, a run looks at validation pictures while it trains
 CURVE_PICTURES = 20  # of each class, the first ones
-CHECKPOINT_PARTS = {"network", "optimizer", "scaler", "history", "precision", "seconds", "commits", "compiled"}
+CHECKPOINT_PARTS = {"network", "optimizer", "scaler", "history", "precision", "seconds", "commits"}
 
 
 @dataclass
@@ -59,22 +59,25 @@ def train(
 
     `device` is the GPU where there is one. With a `checkpoint` file the run is saved after every epoch and goes on
     from there when it is called again; on one thread of the same machine a run that was killed ends in the same bits
-    as one that was not. `compiled` builds the network's two passes first, which takes a minute, once on a machine, and
-    makes the steps faster; where it cannot be done the run warns and trains as usual.
+    as one that was not. `compiled` builds the network's two passes first, which can take minutes, and makes the steps
+    faster; where it cannot be done the run warns and trains as usual. A run that goes on keeps to what it began with.
 
     The history has the mean `loss` and the `rate` of every epoch, and at `curve_epoch` the `curve`: accuracy by shot
     on the first 20 validation pictures of each class, of the default prediction.
 
-    Raises ValueError on bad settings or a checkpoint of another run, FloatingPointError if the loss stops being
-    finite, OSError if the checkpoint cannot be written.
+    Raises ValueError on bad settings, on data of another name than the settings' or a checkpoint of another run,
+    FloatingPointError if the loss stops being finite, OSError if the checkpoint cannot be written.
     """
+    if data.name != settings.data and not (settings.folder is not None and data.name.startswith("folder:")):
+        raise ValueError(f"the settings are of {settings.data}, the data are {data.name}: give both the same name")
     settings = settle(replace(settings, pictures=data.fingerprint))
     method, schedule = method_of(settings), SCHEDULES[str(settings.schedule)]
     epochs, classes = int(settings.epochs or 0), len(data.classes)
     device = pick_device(device)
     started = time.perf_counter()
     saved = _read_checkpoint(checkpoint, settings) if checkpoint else None
-    precision = saved["precision"] if saved else pick_precision(settings.precision, device)
+    asked = settings.precision if settings.precision != "auto" else schedule.precision
+    precision = saved["precision"] if saved else pick_precision(asked, device)
     with _threads(settings.threads):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
@@ -88,16 +91,21 @@ def train(
         )
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
         run = Trained(network, settings, {"loss": [], "rate": [], "curve_epoch": [], "curve": []}, precision, 0.0)
-        run.compiled = compiled
+        run.compiled = compiled and len(data.train.y) >= schedule.batch
         if saved:
             _restore(saved, run, optimizer, scaler)
-        forward = _compiled(run, device) if run.compiled else network
+        forward: Callable[[Tensor], Outputs] = network
         run.classes, run.size = data.classes, (data.train.x.shape[2], data.train.x.shape[3])
         run.commits = list(dict.fromkeys([*run.commits, commit_of_code()]))
         pictures, y = pad(data.train.x.to(device), schedule.padding), data.train.y.to(device)
         counts = data.counts.to(device)
         few = first_of_each_class(data.validation, CURVE_PICTURES)
+        flip = data.flip and settings.flip
         before, first = run.seconds, len(run.history["loss"])
+        if run.compiled and first < epochs:
+            scales = {schedule.scale(epoch, epochs) for epoch in range(first, epochs)}
+            like = data.train.x[: schedule.batch].to(device).contiguous(memory_format=torch.channels_last)
+            forward = _compiled(run, like, scales)
 
         bar = tqdm(range(first, epochs), initial=first, total=epochs, unit="epoch", disable=not progress)
         bar.set_description(f"{settings.method} on {settings.data}")
@@ -107,8 +115,8 @@ def train(
                 group["lr"] = rate
             network.train()
             losses = []
-            for index, crop, flip in batches(len(y), schedule, data.flip, settings.seed, epoch, device):
-                x = resize(augment(pictures, index, crop, flip, schedule.padding), schedule.scale(epoch, epochs))
+            for index, crop, mirrored in batches(len(y), schedule, flip, settings.seed, epoch, device):
+                x = resize(augment(pictures, index, crop, mirrored, schedule.padding), schedule.scale(epoch, epochs))
                 with torch.autocast(device.type, _dtype(precision), enabled=precision != "float32"):
                     # A last batch that is smaller would be compiled once more.
                     outputs = (forward if len(index) == schedule.batch else network)(x)
@@ -139,8 +147,9 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     """The asked-for device, else the GPU where there is one, else the processor. Raises ValueError if there is none."""
     if str(device).startswith("cuda") and not torch.cuda.is_available():
         raise ValueError("device cuda was asked for, but torch sees no GPU here: leave --device out, or say cpu")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        chosen = torch.device(device)
         torch.zeros(1, device=chosen).cpu()
     except RuntimeError:
         raise ValueError(f"torch can use no device {device} here: leave --device out, or say cpu or cuda") from None
@@ -162,25 +171,33 @@ def pick_precision(asked: str, device: torch.device) -> str:
     return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
-def _compiled(run: Trained, device: torch.device) -> Callable[[Tensor], Outputs]:
-    """The network compiled for batches of one size, on a GPU as CUDA graphs; the network itself where that fails."""
-    if device.type == "cpu":
-        # A compiled step asks for all its memory at once, and glibc would fetch it from the system at every step.
-        for option, value in ((-3, 1 << 30), (-1, 2**31 - 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-            getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)(option, value)
-    fast = torch.compile(run.network, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
-
-    def forward(x: Tensor) -> Outputs:
-        if run.compiled:
-            try:
-                return fast(x)
-            except RuntimeError as error:  # all of the compiler's own are
-                run.compiled = False
-                reason = str(error).strip().splitlines()[0]
-                warnings.warn(f"the network could not be compiled and is trained as it is: {reason}", stacklevel=3)
-        return run.network(x)
-
-    return forward
+def _compiled(run: Trained, x: UInt8[Tensor, "b 3 h w"], scales: set[float]) -> Callable[[Tensor], Outputs]:
+    """The network compiled for batches like `x` at all `scales`, on a GPU as CUDA graphs; itself where that fails."""
+    network = run.network.train()
+    kept = {name: value.clone() for name, value in network.state_dict().items()}
+    try:
+        if x.device.type == "cpu":
+            # A compiled step asks for all its memory at once, and glibc would fetch it from the system at every step.
+            for option, value in ((-3, 1 << 30), (-1, 2**31 - 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+                getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)(option, value)
+        torch.compiler.reset()  # eight versions of a network are built and no more, those of earlier runs counted
+        fast = torch.compile(network, dynamic=False, mode="reduce-overhead" if x.device.type == "cuda" else None)
+        for scale in sorted(scales):  # both passes once: what cannot be built shows here
+            with torch.autocast(x.device.type, _dtype(run.precision), enabled=run.precision != "float32"):
+                outputs = fast(resize(x, scale))
+            logits = [f.sum() for f in (*outputs.v_logits, outputs.z_logits) if f is not None]
+            torch.stack(logits).sum().backward()
+        return fast
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # compilers fail in many ways
+        run.compiled = False
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        warnings.warn(f"the network could not be compiled and is trained as it is: {reason}", stacklevel=3)
+        return network
+    finally:
+        network.zero_grad(set_to_none=True)
+        network.load_state_dict(kept)
 
 
 def pad(x: UInt8[Tensor, "n c h w"], padding: int) -> UInt8[Tensor, "n i j c"]:
@@ -360,6 +377,7 @@ def _write_checkpoint(path: Path, run: Trained, optimizer: torch.optim.Optimizer
         "seconds": run.seconds,
         "commits": run.commits,
         "compiled": run.compiled,
+        "recipe": asdict(SCHEDULES[str(run.settings.schedule)]),
     }
     torch.save(state, content)
     write_atomically(path, content.getvalue())
@@ -379,6 +397,9 @@ def _read_checkpoint(path: Path, settings: Settings) -> dict[str, Any] | None:
             raise KeyError(missing)
     except Exception:
         raise ValueError(f"{path} is no whole checkpoint of this program: delete it to start the run anew") from None
+    recipe = asdict(SCHEDULES[str(settings.schedule)])
+    if saved.get("recipe", recipe) != recipe:
+        raise ValueError(f"{path} was begun when the schedule {settings.schedule} was another: delete it to start anew")
     if run_id(own) != run_id(settings):
         raise ValueError(
             f"{path} belongs to the run {run_id(own)}, not to {run_id(settings)}: delete it, or name another file"
@@ -395,7 +416,7 @@ def _restore(
         scaler.load_state_dict(saved["scaler"])
         run.history = {name: list(saved["history"][name]) for name in run.history}
         run.seconds, run.commits = float(saved["seconds"]), list(saved["commits"])
-        run.compiled = bool(saved["compiled"])
+        run.compiled = bool(saved.get("compiled", False))
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError):
         raise ValueError(
             f"the checkpoint of {run_id(run.settings)} is of other data or of other code (its parts do not "

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Takes the campaign's command, finds the run's name in names.json, behaves as files in $FAKE tell, and logs to it.
 FAKE_CLI = """
 import hashlib, json, os, sys, time
+from dataclasses import replace
 from pathlib import Path
 from filelock import FileLock, Timeout
 
@@ -220,7 +222,17 @@ def test_a_list_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_the_books_own_list_can_be_followed() -> None:
     wanted = read_wanted(ROOT / "book" / "results" / "wanted.toml")
     schedules = {"glyphs": (24, "final"), "short": (60, "choosing"), "paper": (200, "final")}
+    schedules["fast"] = (100, "choosing")
     assert {w.settings.schedule: (w.settings.epochs, w.settings.purpose) for w in wanted} == schedules
+
+
+def test_a_run_without_what_it_should_leave_is_wanted_still(project: Project) -> None:
+    one = replace(project.wanted[0], keep="weights")
+    write_record({"run_id": one.id, "settings": one.settings.plain()}, project.list.parent)
+    assert [w.id for w in missing([one], project.list.parent)] == [one.id]
+    assert missing([replace(one, keep="")], project.list.parent) == []
+    (project.list.parent / f"{one.id}.safetensors").touch()
+    assert missing([one], project.list.parent) == []
 
 
 # Making runs

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from mbib_core import cli, datasets, trainer
-from mbib_core.methods import settle
+from mbib_core.methods import SCHEDULES, settle
 from mbib_core.results import Settings, command_line, read_record, run_id
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -182,7 +183,7 @@ def test_a_reader_that_is_gone_is_no_error(tmp_path: Path) -> None:
 
 @pytest.fixture
 def quick(tiny_schedule: object, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(datasets, "load", lambda name, **_: coloured([22, 9, 3]))
+    monkeypatch.setattr(datasets, "load", lambda name, **_: replace(coloured([22, 9, 3]), name=name))
     return "--schedule tiny --threads 1 --precision float32 --device cpu --quiet --no-report"
 
 
@@ -242,17 +243,67 @@ def test_a_run_that_was_made_is_not_made_again_unless_asked(
     assert (status, "made before" in out) == (0, False)
 
 
-def test_again_starts_anew_rather_than_from_a_checkpoint(mbib: Say, quick: str, tmp_path: Path) -> None:
+def test_a_run_made_again_that_was_cut_goes_on_and_its_record_stays_until_then(
+    mbib: Say, quick: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ["train", "ce", *quick.split(), "--checkpoints", str(tmp_path)]
     mbib(*words)
-    name = one_record(tmp_path / "runs")["run_id"]
-    (tmp_path / f"{name}.pt").write_text("torn")
+    before, draw, epochs = one_record(tmp_path / "runs"), trainer.batches, []
+
+    def cut(*given: Any) -> Any:
+        epochs.append(given[4])
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+        return draw(*given)
+
+    monkeypatch.setattr(trainer, "batches", cut)
+    assert mbib(*words, "--again")[0] == 130
+    assert one_record(tmp_path / "runs") == before
     assert mbib(*words, "--again")[0] == 0
-    (tmp_path / f"{name}.pt").write_text("torn")
-    os.remove(tmp_path / "runs" / f"{name}.json")
+    assert epochs[:3] == [0, 1, 1], "from the checkpoint, not from the start"
+    assert one_record(tmp_path / "runs")["history"] == before["history"]
+    (tmp_path / f"{before['run_id']}.pt").write_text("torn")
+    status, _, err = mbib(*words, "--again")
+    assert status == 2
+    assert f"{before['run_id']}.pt is no whole checkpoint of this program: delete it to start the run anew" in err
+
+
+def test_a_run_of_a_schedule_that_was_changed_is_not_taken_for_the_run(
+    mbib: Say, quick: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["train", "ce", *quick.split()]
+    mbib(*words)
+    schedule = one_record(tmp_path / "runs")["settings"]["schedule"]
+    monkeypatch.setitem(SCHEDULES, schedule, replace(SCHEDULES[schedule], weight_decay=0.01))
     status, _, err = mbib(*words)
     assert status == 2
-    assert f"{name}.pt is no whole checkpoint of this program: delete it to start the run anew" in err
+    assert f"was made when the schedule {schedule} was another: --again replaces it" in err
+    assert mbib(*words, "--again")[0] == 0
+    assert one_record(tmp_path / "runs")["recipe"]["weight_decay"] == 0.01
+
+
+def test_a_run_made_before_says_which_of_the_wanted_files_are_not_there(mbib: Say, quick: str, tmp_path: Path) -> None:
+    words = ["train", "ce", *quick.split()]
+    mbib(*words, "--no-weights")
+    out = mbib(*words, "--features")[1]
+    assert out.count("is not there: --again makes it, too") == 2
+    assert mbib(*words, "--features", "--again")[0] == 0
+    assert "is not there" not in mbib(*words, "--features")[1]
+
+
+def test_pictures_with_a_left_and_a_right_are_never_mirrored_if_asked(
+    mbib: Say, quick: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, draw = [], trainer.batches
+    monkeypatch.setattr(trainer, "batches", lambda *given: (seen.append(given[2]), draw(*given))[1])
+    mbib("train", "ce", *quick.split())
+    assert all(seen)
+    seen.clear()
+    mbib("train", "ce", *quick.split(), "--no-flip")
+    assert not any(seen)
+    records = [read_record(path) for path in sorted((tmp_path / "runs").glob("*.json"))]
+    assert sorted(record["settings"]["flip"] for record in records) == [False, True]
+    assert ["--no-flip" in record["command"] for record in records].count(True) == 1
 
 
 @pytest.mark.fault("a run that another process trains")

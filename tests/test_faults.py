@@ -40,6 +40,7 @@ from mbib_core.losses import BIBLoss, MBIBLoss
 from mbib_core.methods import Schedule
 from mbib_core.results import Settings, read_record, write_record
 from mbib_core.trainer import train
+from mbib_core.weights import read_weights
 
 ROOT = Path(__file__).parent.parent
 Hear = Callable[[str], None]
@@ -504,7 +505,7 @@ def test_weights_with_settings_of_another_kind_are_refused(tmp_path: Path, setti
     save_file({"weight": torch.zeros(3)}, path, metadata={"settings": settings, "classes": '["a", "b"]'})
     before = path.read_bytes()
     with pytest.raises(ValueError, match=r"x\.safetensors holds no weights that `mbib train` wrote"):
-        cli.read_weights(path)
+        read_weights(path)
     assert path.read_bytes() == before
 
 
@@ -515,7 +516,7 @@ def test_weights_that_are_cut_short_are_refused(whole: Path, tmp_path: Path) -> 
     for length in (len(content) - 1, len(content) // 2, 100, 7):
         (tmp_path / "x.safetensors").write_bytes(content[:length])
         with pytest.raises(ValueError, match=r"x\.safetensors holds no weights that `mbib train` wrote"):
-            cli.read_weights(tmp_path / "x.safetensors")
+            read_weights(tmp_path / "x.safetensors")
 
 
 @pytest.mark.fault("a list of runs that is no text")

@@ -28,6 +28,7 @@ from mbib_core.datasets import LongTailed, from_arrays, load
 from mbib_core.folders import Refused, held_out, load_folder, read_picture
 from mbib_core.methods import SCHEDULES, Schedule, settle
 from mbib_core.results import Settings, command_line, read_record, run_id, show_table, table
+from mbib_core.weights import read_weights, write_weights
 
 ROOT = Path(__file__).parent.parent
 
@@ -652,7 +653,7 @@ def test_a_campaign_refuses_folders_and_makes_no_reports(tmp_path: Path, monkeyp
         patched.setattr(
             subprocess, "Popen", lambda words, **o: started.append(words) if "-c" in words else popen(words, **o)
         )
-        campaign._start(one, tmp_path, "0" * 40, 1, None)
+        campaign._start(one, tmp_path, "0" * 40, 1, None, False)
     assert "--no-report" in started[0]
     cli._parser().parse_args(started[0][3:])
 
@@ -717,7 +718,7 @@ def test_predictions_are_those_of_the_network(trained: Path, birds: Path, capsys
     assert cli.main(["predict", str(trained), "--csv", "--device", "cpu", str(birds)]) == 0
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert len(rows) == 41
-    run = cli.read_weights(trained)
+    run = read_weights(trained)
     assert run.classes == ["auk", "robin", "wren"]
     assert run.size == (32, 32)
     for row in (rows[0], rows[20], rows[40]):
@@ -757,8 +758,8 @@ def test_a_broken_picture_does_not_stop_the_others(
 def test_weights_remember_the_size_of_their_pictures(tiny_schedule: Schedule, tmp_path: Path) -> None:
     data = coloured([22, 9, 3], side=12)
     settings = Settings(data="coloured", schedule="tiny", epochs=1, precision="float32", threads=1)
-    cli._write_weights(trainer.train(settings, data, device="cpu", progress=False), tmp_path / "w.safetensors")
-    run = cli.read_weights(tmp_path / "w.safetensors")
+    write_weights(trainer.train(settings, data, device="cpu", progress=False), tmp_path / "w.safetensors")
+    run = read_weights(tmp_path / "w.safetensors")
     assert run.size == (12, 12)
     assert run.classes == data.classes
 

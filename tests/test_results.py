@@ -43,7 +43,7 @@ def test_the_name_of_a_run_never_changes() -> None:
 OTHER: dict[str, Any] = {
     "data": "cifar100-lt", "imbalance": 50, "method": "bib", "schedule": "short", "epochs": 31, "seed": 1,
     "alphas": (0.1, 0.4), "beta": 1.5, "k": 0.1, "gamma": 0.1, "taps": 2, "precision": "float32", "purpose": "choosing",
-    "pictures": "0123",
+    "pictures": "0123", "flip": False,
 }  # fmt: skip
 
 
@@ -209,7 +209,8 @@ def made(folder: Path | None = None, **settings: Any) -> dict[str, Any]:
     accuracy = settings.pop("accuracy", {"many": 0.5, "few": 0.1, "all": 0.3})
     settled = settle(Settings(**settings))
     part = {"default": "v", "accuracy": {"v": accuracy}, "pictures": 100}
-    record = {"run_id": run_id(settled), "settings": settled.plain(), "validation": part}
+    machine = {"precision": settings.get("precision", "bfloat16")}
+    record = {"run_id": run_id(settled), "settings": settled.plain(), "validation": part, "machine": machine}
     record |= {"test": part} if settled.purpose == "final" else {}
     if folder:
         write_record(record, folder)
@@ -334,6 +335,24 @@ def test_runs_that_differ_in_more_than_the_seed_have_rows_of_their_own() -> None
     ]
     frame = table([base, *others])
     assert frame[("seeds", "")].tolist() == [1] * (len(others) + 1)
+
+
+def test_runs_in_another_precision_have_a_row_of_their_own() -> None:
+    one, other = made(method="ce"), made(method="ce", seed=1)
+    other["machine"] = {"precision": "float32"}  # what "auto" meant on another machine
+    frame = table([one, other])
+    assert frame[("seeds", "")].tolist() == [1, 1]
+    assert "float32" in show_table(frame)
+
+
+def test_json_of_another_kind_is_passed_over_but_a_cut_record_is_not(tmp_path: Path) -> None:
+    record = made(tmp_path, method="ce")
+    (tmp_path / "package.json").write_text('{"name": "x"}')
+    (tmp_path / "list.json").write_text("[1, 2]")
+    assert read_records(tmp_path) == [record]
+    (tmp_path / "package.json").write_text('{"run_id": "x", ')
+    with pytest.raises(ValueError, match="is not a whole record"):
+        read_records(tmp_path)
 
 
 def test_the_same_run_given_twice_counts_once() -> None:

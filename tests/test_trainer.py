@@ -284,7 +284,25 @@ def test_every_precision_trains_and_keeps_float32_weights(
     assert all(math.isfinite(loss) for loss in run.history["loss"])
 
 
+def test_the_schedule_says_the_precision_of_a_run_that_asks_for_none(
+    tiny_data: LongTailed, tiny_schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert SCHEDULES["glyphs"].precision == "float32", "its records come from machines of both kinds"
+    monkeypatch.setitem(SCHEDULES, "tiny", replace(tiny_schedule, epochs=1, precision="bfloat16"))
+    assert quietly(replace(TINY, precision="auto"), tiny_data).precision == "bfloat16"
+    assert quietly(replace(TINY, precision="float32"), tiny_data).precision == "float32"
+
+
 # A run
+
+
+def test_settings_of_other_data_are_refused(tiny_data: LongTailed, tiny_schedule: Schedule) -> None:
+    with pytest.raises(ValueError, match="the settings are of glyphs-lt, the data are coloured: give both the same"):
+        quietly(replace(TINY, data="glyphs-lt"), tiny_data)
+
+
+def test_arrays_of_ones_own_are_trained_like_a_folder() -> None:
+    assert settle(Settings(data="mine", pictures="0123")).schedule == "folder"
 
 
 @pytest.fixture
@@ -554,6 +572,11 @@ def test_compiled_steps_train_the_same_network_and_go_on_to_the_same_bits(
     assert whole.history["loss"][0] == pytest.approx(plain.history["loss"][0], rel=1e-4)
 
 
+def test_fewer_pictures_than_a_batch_leave_nothing_to_compile(tiny_schedule: Schedule) -> None:
+    run = quietly(replace(TINY, epochs=1), coloured([3, 2]), compiled=True)
+    assert not run.compiled
+
+
 def test_a_network_that_cannot_be_compiled_is_trained_as_it_is_with_a_warning(
     tiny_data: LongTailed, tiny_schedule: Schedule, whole: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -662,6 +685,28 @@ def test_a_damaged_checkpoint_is_refused_with_what_to_do(
     with pytest.raises(ValueError, match=r"run.pt is no whole checkpoint of this program: delete it to start"):
         quietly(replace(TINY, epochs=1), tiny_data, checkpoint=checkpoint)
     assert checkpoint.read_bytes() == damaged, "it stays for its owner to look at"
+
+
+def test_a_checkpoint_of_a_schedule_that_was_changed_is_refused(
+    tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quietly(TINY, tiny_data, checkpoint=tmp_path / "run.pt")
+    monkeypatch.setitem(SCHEDULES, "tiny", replace(tiny_schedule, weight_decay=0.01))
+    with pytest.raises(ValueError, match="begun when the schedule tiny was another: delete it to start anew"):
+        quietly(TINY, tiny_data, checkpoint=tmp_path / "run.pt")
+
+
+def test_a_checkpoint_from_before_steps_could_be_compiled_goes_on(
+    tiny_data: LongTailed, tiny_schedule: Schedule, whole: Trained, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "run.pt"
+    with pytest.MonkeyPatch.context() as patch:
+        cut_after(1, Cut(), patch)
+        with pytest.raises(Cut):
+            quietly(TINY, tiny_data, checkpoint=checkpoint)
+    saved = torch.load(checkpoint, weights_only=True)
+    torch.save({name: value for name, value in saved.items() if name not in ("compiled", "recipe")}, checkpoint)
+    assert same_bits(quietly(TINY, tiny_data, checkpoint=checkpoint), whole)
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"beta": 2.0}, {"epochs": 5}, {"method": "ce"}])
