@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from jaxtyping import Int
@@ -109,9 +108,7 @@ def picture(record: Record) -> Figure:
     counts = np.array(record["counts"])
     accuracy = 100 * np.array(found["by_class"][found["default"]], dtype=float)
     colour = figures.COLOURS.get(record["settings"]["method"], figures.COLOURS["mbib"])
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(figures.STYLE)  # type: ignore[arg-type]
+    with figures.styled():
         figure = Figure(figsize=(8.4, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2)
         left.scatter(counts, accuracy, s=22, color=colour, alpha=0.75, lw=0)
