@@ -894,9 +894,10 @@ def test_superclasses_of_cifar_as_a_folder_from_the_readme_alone(cifar_root: Pat
             Image.fromarray(raw["data"][i].reshape(3, 32, 32).transpose(1, 2, 0)).save(
                 tmp_path / "super" / name / f"{i}.png"
             )
-    command, predict = (
+    command, without_flips, predict = (
         line for line in "\n".join(blocks("")).splitlines() if re.match("mbib (train|predict).*(PATH|photo)", line)
     )
+    assert "--no-flip" in without_flips
     words = shlex.split(command.replace("PATH", "super"), comments=True)[1:]
     start = "import sys; from mbib_core.cli import main; sys.exit(main())"
     cache = {"MBIB_CACHE": str(tmp_path / "cache")}
