@@ -1,7 +1,6 @@
 """`mbib train | evaluate | predict | campaign | table`: the command line."""
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -49,7 +48,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from dataclasses import asdict, replace
+    from dataclasses import replace
 
     from mbib_core.datasets import cache_folder, load
     from mbib_core.methods import SCHEDULES, settle
@@ -68,7 +67,7 @@ def _train(args: argparse.Namespace) -> int:
         if args.again or not record_file.is_file():
             return False
         record = read_record(record_file)
-        recipe = json.loads(json.dumps(asdict(SCHEDULES[str(settings.schedule)])))
+        recipe = SCHEDULES[str(settings.schedule)].recipe
         if any(recipe.get(rule) != value for rule, value in record["recipe"].items()):
             raise ValueError(
                 f"{record_file} was made when the schedule {settings.schedule} was another: --again replaces it"

@@ -1,9 +1,10 @@
 """The table of methods: name -> network, loss and frozen settings; and the schedules they are trained by."""
 
 import difflib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -140,6 +141,11 @@ class Schedule:
     decay: float = 0.01
     padding: int = 4
     precision: str = "auto"  # what a run takes that asks for none
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """All of it as plain values, as a record and a checkpoint keep it."""
+        return json.loads(json.dumps(asdict(self)))
 
     def learning_rate(self, epoch: int, epochs: int) -> float:
         """The learning rate of `epoch` (from 0) of `epochs`."""

@@ -128,7 +128,14 @@ def read_records(folder: Path) -> list[Record]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; `mbib train` writes records, into runs/ by default")
-    return [read_record(path) for path in sorted(folder.glob("*.json")) if not _foreign(path)]
+    records = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            records.append(read_record(path))
+        except ValueError:
+            if not _foreign(path):
+                raise
+    return records
 
 
 def _foreign(path: Path) -> bool:

@@ -9,7 +9,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +110,13 @@ def train(
         bar = tqdm(range(first, epochs), initial=first, total=epochs, unit="epoch", disable=not progress)
         bar.set_description(f"{settings.method} on {settings.data}")
         for epoch in bar:
-            rate = schedule.learning_rate(epoch, epochs)
+            rate, scale = schedule.learning_rate(epoch, epochs), schedule.scale(epoch, epochs)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             network.train()
             losses = []
             for index, crop, mirrored in batches(len(y), schedule, flip, settings.seed, epoch, device):
-                x = resize(augment(pictures, index, crop, mirrored, schedule.padding), schedule.scale(epoch, epochs))
+                x = resize(augment(pictures, index, crop, mirrored, schedule.padding), scale)
                 with torch.autocast(device.type, _dtype(precision), enabled=precision != "float32"):
                     # A last batch that is smaller would be compiled once more.
                     outputs = (forward if len(index) == schedule.batch else network)(x)
@@ -313,7 +313,7 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
     record: Record = {
         "run_id": run_id(run.settings),
         "settings": run.settings.plain(),
-        "recipe": asdict(SCHEDULES[str(run.settings.schedule)]),
+        "recipe": SCHEDULES[str(run.settings.schedule)].recipe,
         "command": command,
         "commits": run.commits,
         "machine": {
@@ -377,7 +377,7 @@ def _write_checkpoint(path: Path, run: Trained, optimizer: torch.optim.Optimizer
         "seconds": run.seconds,
         "commits": run.commits,
         "compiled": run.compiled,
-        "recipe": asdict(SCHEDULES[str(run.settings.schedule)]),
+        "recipe": SCHEDULES[str(run.settings.schedule)].recipe,
     }
     torch.save(state, content)
     write_atomically(path, content.getvalue())
@@ -397,13 +397,13 @@ def _read_checkpoint(path: Path, settings: Settings) -> dict[str, Any] | None:
             raise KeyError(missing)
     except Exception:
         raise ValueError(f"{path} is no whole checkpoint of this program: delete it to start the run anew") from None
-    recipe = asdict(SCHEDULES[str(settings.schedule)])
-    if saved.get("recipe", recipe) != recipe:
-        raise ValueError(f"{path} was begun when the schedule {settings.schedule} was another: delete it to start anew")
     if run_id(own) != run_id(settings):
         raise ValueError(
             f"{path} belongs to the run {run_id(own)}, not to {run_id(settings)}: delete it, or name another file"
         )
+    recipe = SCHEDULES[str(settings.schedule)].recipe
+    if saved.get("recipe", recipe) != recipe:
+        raise ValueError(f"{path} was begun when the schedule {settings.schedule} was another: delete it to start anew")
     return saved
 
 

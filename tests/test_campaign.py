@@ -28,7 +28,6 @@ ROOT = Path(__file__).resolve().parent.parent
 # Takes the campaign's command, finds the run's name in names.json, behaves as files in $FAKE tell, and logs to it.
 FAKE_CLI = """
 import hashlib, json, os, sys, time
-from dataclasses import replace
 from pathlib import Path
 from filelock import FileLock, Timeout
 

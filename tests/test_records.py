@@ -1,8 +1,6 @@
 """The records in book/results: whole, named after what they hold, made by today's recipe, true of their weights."""
 
-import json
 import re
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -34,7 +32,7 @@ def test_a_record_is_of_a_run_that_can_be_made_again(record):
     assert settle(settings) == settings, "nothing is left to be filled in"
     assert run_id(settings) == record["run_id"]
     assert command_line(settings) == record["command"]
-    recipe = json.loads(json.dumps(asdict(SCHEDULES[settings.schedule])))
+    recipe = SCHEDULES[settings.schedule].recipe
     assert record["recipe"].items() <= recipe.items(), "made by another recipe of the same name"
     assert len(record["history"]["loss"]) == settings.epochs, "trained to the last epoch"
     assert all(re.fullmatch("[0-9a-f]{12}", commit) for commit in record["commits"]), "from a clean checkout"

@@ -213,10 +213,7 @@ def test_growing_pictures_train_whole_and_resumed(
     whole, checkpoint = quietly(TINY, tiny_data), tmp_path / "run.pt"
     sides = sorted(set(seen))
     assert sides == [round(tiny_data.train.x.shape[-1] * scale) for scale in (0.625, 0.75, 1)]
-    with pytest.MonkeyPatch.context() as patch:
-        cut_after(2, Cut(), patch)
-        with pytest.raises(Cut):
-            quietly(TINY, tiny_data, checkpoint=checkpoint)
+    cut_short(2, TINY, tiny_data, checkpoint=checkpoint)
     assert same_bits(quietly(TINY, tiny_data, checkpoint=checkpoint), whole)
 
 
@@ -431,6 +428,14 @@ def cut_after(epochs: int, error: BaseException, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(trainer, "batches", cut)
 
 
+def cut_short(epochs: int, settings: Settings, data: LongTailed, **more: Any) -> None:
+    """A run that is cut after `epochs`; what it saved stays."""
+    with pytest.MonkeyPatch.context() as patch:
+        cut_after(epochs, Cut(), patch)
+        with pytest.raises(Cut):
+            quietly(settings, data, **more)
+
+
 @pytest.mark.parametrize("epochs", [0, 1, 2])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), Cut()], ids=["Ctrl-C", "error"])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
@@ -475,10 +480,7 @@ def test_optimizer_and_loss_scale_are_resumed_too(
 ) -> None:
     settings = replace(TINY, precision=precision)
     checkpoint = tmp_path / "run.pt"
-    with pytest.MonkeyPatch.context() as patch:
-        cut_after(2, Cut(), patch)
-        with pytest.raises(Cut):
-            quietly(settings, tiny_data, checkpoint=checkpoint)
+    cut_short(2, settings, tiny_data, checkpoint=checkpoint)
     assert same_bits(quietly(settings, tiny_data), quietly(settings, tiny_data, checkpoint=checkpoint))
 
 
@@ -487,10 +489,7 @@ def test_the_precision_that_a_run_began_with_is_kept(
 ) -> None:
     settings, checkpoint = replace(TINY, precision="auto"), tmp_path / "run.pt"
     monkeypatch.setattr(trainer, "pick_precision", lambda asked, device: "bfloat16")
-    with pytest.MonkeyPatch.context() as patch:
-        cut_after(1, Cut(), patch)
-        with pytest.raises(Cut):
-            quietly(settings, tiny_data, checkpoint=checkpoint)
+    cut_short(1, settings, tiny_data, checkpoint=checkpoint)
     monkeypatch.setattr(trainer, "pick_precision", lambda asked, device: "float32")
     assert quietly(settings, tiny_data, checkpoint=checkpoint).precision == "bfloat16"
 
@@ -561,10 +560,7 @@ def test_compiled_steps_train_the_same_network_and_go_on_to_the_same_bits(
         pytest.skip("there is no C++ compiler here to compile with")
     checkpoint, plain = tmp_path / "run.pt", quietly(TINY, tiny_data)
     whole = quietly(TINY, tiny_data, compiled=True)
-    with pytest.MonkeyPatch.context() as patch:
-        cut_after(1, Cut(), patch)
-        with pytest.raises(Cut):
-            quietly(TINY, tiny_data, compiled=True, checkpoint=checkpoint)
+    cut_short(1, TINY, tiny_data, compiled=True, checkpoint=checkpoint)
     resumed = quietly(TINY, tiny_data, compiled=False, checkpoint=checkpoint)  # goes on as it began
     assert [run.compiled for run in (whole, resumed, plain)] == [True, True, False]
     assert same_bits(whole, resumed)
@@ -600,10 +596,7 @@ def test_a_resumed_run_names_every_commit_and_adds_up_its_time(
 ) -> None:
     checkpoint = tmp_path / "run.pt"
     monkeypatch.setattr(trainer, "commit_of_code", lambda: "first")
-    with pytest.MonkeyPatch.context() as patch:
-        cut_after(2, Cut(), patch)
-        with pytest.raises(Cut):
-            quietly(TINY, tiny_data, checkpoint=checkpoint)
+    cut_short(2, TINY, tiny_data, checkpoint=checkpoint)
     before = torch.load(checkpoint, weights_only=True)["seconds"]
     monkeypatch.setattr(trainer, "commit_of_code", lambda: "second")
     run = quietly(TINY, tiny_data, checkpoint=checkpoint)
@@ -700,10 +693,7 @@ def test_a_checkpoint_from_before_steps_could_be_compiled_goes_on(
     tiny_data: LongTailed, tiny_schedule: Schedule, whole: Trained, tmp_path: Path
 ) -> None:
     checkpoint = tmp_path / "run.pt"
-    with pytest.MonkeyPatch.context() as patch:
-        cut_after(1, Cut(), patch)
-        with pytest.raises(Cut):
-            quietly(TINY, tiny_data, checkpoint=checkpoint)
+    cut_short(1, TINY, tiny_data, checkpoint=checkpoint)
     saved = torch.load(checkpoint, weights_only=True)
     torch.save({name: value for name, value in saved.items() if name not in ("compiled", "recipe")}, checkpoint)
     assert same_bits(quietly(TINY, tiny_data, checkpoint=checkpoint), whole)
@@ -742,10 +732,7 @@ def test_a_full_disk_is_told_and_the_checkpoint_before_survives(
     tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path
 ) -> None:
     checkpoint = tmp_path / "run.pt"
-    with pytest.MonkeyPatch.context() as patch:
-        cut_after(1, Cut(), patch)
-        with pytest.raises(Cut):
-            quietly(TINY, tiny_data, checkpoint=checkpoint)
+    cut_short(1, TINY, tiny_data, checkpoint=checkpoint)
     before = checkpoint.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # the system refuses to write more than that
