@@ -433,7 +433,7 @@ def headline_words(runs: dict[str, list[dict]], link: str) -> str:
     )
     findings += (
         f" It costs {costs[0]:.2f} times the parameters and {costs[1]:.3f} times the multiply-adds "
-        f"of {figures.NAMES['ce']}."
+        f"of {figures.NAMES['ce']}. (Differences are taken before rounding.)"
     )
     return f"{caption}\n\n{markdown_table(rows)}\n\n{findings}"
 

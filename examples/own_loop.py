@@ -14,6 +14,7 @@ from mbib_core.metrics import accuracy_by_class, by_shot
 torch.manual_seed(0)
 data = load("glyphs-lt")
 classes, counts = len(data.classes), data.counts
+x_train, x_test = ((part.x.float() - 127.5) / 64 for part in (data.train, data.test))  # as your loader gives them
 
 
 def stage(channels: int, out: int) -> nn.Sequential:
@@ -33,16 +34,18 @@ everything = nn.ModuleList([network, v_classifiers, represent, z_classifier])
 
 def forward(x: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
     observed.clear()
-    network((x.float() - 127.5) / 64)
+    network(x)
     v_logits = [classifier(v) for classifier, v in zip(v_classifiers, observed, strict=True)]
     return v_logits, z_classifier(represent(observed[-1]))
 
 
-criterion = MBIBLoss(counts, alphas=(0.1, 0.3), beta=1.0)
+criterion = MBIBLoss(counts, alphas=(0.1, 0.3), beta=1.0)  # .to(device), if your network is on a GPU
 optimizer = torch.optim.AdamW(everything.parameters(), 3e-3)
 for _epoch in range(8):
     for rows in torch.randperm(len(data.train.y)).split(64):
-        v_logits, z_logits = forward(data.train.x[rows])
+        if len(rows) < 2:
+            continue  # batch norm needs two pictures: drop_last=True of a DataLoader
+        v_logits, z_logits = forward(x_train[rows])
         loss = criterion(v_logits, z_logits, data.train.y[rows])
         optimizer.zero_grad()
         loss.backward()
@@ -50,7 +53,7 @@ for _epoch in range(8):
 
 everything.eval()
 with torch.inference_mode():
-    v_logits, z_logits = forward(data.test.x)
+    v_logits, z_logits = forward(x_test)
 accuracy = accuracy_by_class((v_logits[-1] + z_logits) / 2, data.test.y)
 for shot, value in by_shot(accuracy, data.shots).items():
     print(f"{shot:8}{100 * value:5.1f} % of test pictures right")

@@ -1,7 +1,7 @@
 """From a backbone's stages to observations v_i, the representation z, and a linear classifier on each (figure 2)."""
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
@@ -33,9 +33,12 @@ class Bottleneck(nn.Module):
     `backbone(x)` returns a tuple of feature maps, `backbone.channels` their channels. z = ReLU(BN(Linear(v_n))) has
     as many dimensions as v_n; `with_z=False` leaves it out (plain networks), `with_v=False` leaves out the
     classifiers of the observations. Takes uint8 pictures [B, 3, H, W] and
-    normalises them by `mean` and `std` [3] (0 to 255), which travel with the weights.
+    normalises them by `mean` and `std` [3] (0 to 255), which travel with the weights. All convolutions and linear
+    layers are drawn anew, the backbone's too; `fresh=False` keeps those of the backbone, such as pretrained ones.
 
     On ResNet-32 and 100 classes: 486,016 parameters with three observations (MBIB), 480,920 with one (BIB).
+    Raises TypeError on a backbone without `channels` and on other pictures, ValueError on maps that are not
+    [B, channels, H, W].
     """
 
     mean: Tensor
@@ -48,11 +51,16 @@ class Bottleneck(nn.Module):
         *,
         with_v: bool = True,
         with_z: bool = True,
+        fresh: bool = True,
         mean: Sequence[float] | Tensor = (127.5, 127.5, 127.5),
         std: Sequence[float] | Tensor = (64.0, 64.0, 64.0),
     ):
         super().__init__()
-        widths: tuple[int, ...] = backbone.channels  # type: ignore[assignment]
+        widths = getattr(backbone, "channels", None)
+        if not widths:
+            raise TypeError(
+                "the backbone needs an attribute channels: those of each map that it returns, shallow first"
+            )
         self.backbone = backbone
         self.observe = nn.ModuleList(Observation(width) for width in widths)
         self.v_classifiers = nn.ModuleList(nn.Linear(width, classes) for width in widths if with_v)
@@ -61,14 +69,19 @@ class Bottleneck(nn.Module):
         self.z_classifier = nn.Linear(last, classes) if with_z else None
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(3, 1, 1))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(3, 1, 1))
+        kept = () if fresh else set(backbone.modules())
         for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, nn.Conv2d | nn.Linear) and module not in kept:
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, x: UInt8[Tensor, "b 3 h w"]) -> Outputs:
         if x.dtype != torch.uint8 or x.dim() != 4 or x.shape[1] != 3:
-            raise TypeError(f"pictures must be uint8 [B, 3, H, W], these are {x.dtype} {list(x.shape)}")
+            raise TypeError(
+                f"pictures must be uint8 [B, 3, H, W], 0 to 255, these are {x.dtype} {list(x.shape)}; the network "
+                f"normalises them itself"
+            )
         maps = self.backbone((x - self.mean) / self.std)
+        self._check_maps(maps)
         # The heads are a thousandth of the work: in float32 the logits keep the digits that bfloat16 would drop.
         with torch.autocast(x.device.type, enabled=False):
             v = tuple(observe(m) for observe, m in zip(self.observe, maps, strict=True))
@@ -77,6 +90,15 @@ class Bottleneck(nn.Module):
                 return Outputs(v, v_logits, None, None)
             z = self.represent(v[-1])
             return Outputs(v, v_logits, z, self.z_classifier(z))
+
+    def _check_maps(self, maps: Any) -> None:
+        wanted = tuple(self.backbone.channels)  # type: ignore[arg-type]
+        own = isinstance(maps, tuple | list) and tuple(m.shape[1] if m.dim() == 4 else None for m in maps)
+        if own != wanted:
+            shapes = [list(m.shape) for m in maps] if isinstance(maps, tuple | list) else type(maps).__name__
+            raise ValueError(
+                f"the backbone must return a tuple of maps [B, D, H, W] with D = {wanted}, its channels, not {shapes}"
+            )
 
 
 def predictions(outputs: Outputs) -> dict[str, Float[Tensor, "b c"]]:

@@ -120,7 +120,12 @@ def _evaluate(args: argparse.Namespace) -> int:
     settings = run.settings
     if settings.purpose == "choosing" and not args.validation:
         raise ValueError(f"{args.weights} is of a run for choosing settings, which no test set may judge: --validation")
-    data = load(settings.data, imbalance=settings.imbalance, root=args.root)
+    if settings.pictures is not None and settings.folder is None:
+        raise ValueError(
+            f"{args.weights} is of arrays, {settings.data}, and no name leads to them: mbib_core.trainer.evaluate "
+            f"takes the network and the data set"
+        )
+    data = load(settings.data, imbalance=settings.imbalance, root=args.root, size=run.size[0])
     if data.classes != run.classes:
         raise ValueError(f"{args.weights} knows other classes than {settings.data} has now: {len(run.classes)} of them")
     if data.fingerprint != settings.pictures:
@@ -338,7 +343,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--out", type=folder, default=Path("runs"), help="folder of records and weights (default runs)")
     train.add_argument("--checkpoints", type=folder, help="folder where a run is saved while it trains")
-    train.add_argument("--again", action="store_true", help="train anew even if there is a record")
+    train.add_argument(
+        "--again", action="store_true", help="train anew even if there is a record; what was cut goes on"
+    )
     train.add_argument("--no-weights", action="store_true", help="keep the record alone")
     train.add_argument("--no-report", action="store_true", help="write no page and picture beside the record")
     train.add_argument(

@@ -53,7 +53,10 @@ class LongTailed:
             _check_images(f"{self.name} {part}", getattr(self, part), len(self.classes))
         empty = [self.classes[i] for i in (self.counts == 0).nonzero().flatten().tolist()]
         if empty:
-            raise ValueError(f"{self.name}: no training picture of {', '.join(empty[:5])}; add some or drop the class")
+            raise ValueError(
+                f"{self.name}: no training picture of {', '.join(empty[:5])}; add some, or drop the class and number "
+                f"the others anew, from 0"
+            )
 
     @cached_property
     def counts(self) -> Int[Tensor, " c"]:
@@ -117,11 +120,11 @@ def long_tailed_indices(labels: Int[Tensor, " n"], imbalance: float, *, seed: in
     return torch.from_numpy(np.concatenate(chosen))
 
 
-def load(name: str, *, imbalance: float = 100, root: str | Path | None = None) -> LongTailed:
+def load(name: str, *, imbalance: float = 100, root: str | Path | None = None, size: int = 32) -> LongTailed:
     """The long-tailed data set `name`: "glyphs-lt" (embedded), "cifar100-lt", or "folder:PATH".
 
-    A folder is read by `folders.load_folder`; a relative PATH starts from `root`, where it is given, and `imbalance`
-    does not apply: the folder's own counts are the long tail.
+    A folder is read by `folders.load_folder` at `size` pixels a side; a relative PATH starts from `root`, where it is
+    given, and `imbalance` does not apply: the folder's own counts are the long tail.
 
     `root` is the folder that holds (or gets) `cifar-100-python`, torchvision's layout; without it $MBIB_DATA or the
     user's cache folder. Validation pictures come from outside the training set: for CIFAR-100-LT all training
@@ -138,7 +141,7 @@ def load(name: str, *, imbalance: float = 100, root: str | Path | None = None) -
 
         if name == "folder:":
             raise ValueError("folder: names no folder: write folder:PATH")
-        return load_folder(Path(root or "") / Path(name.removeprefix("folder:")).expanduser())
+        return load_folder(Path(root or "") / Path(name.removeprefix("folder:")).expanduser(), size=size)
     hint = f"; for the folder of that name write folder:{name}" if Path(name).is_dir() else ""
     raise ValueError(f"no data set is called {name!r}: there are {', '.join(NAMES)}{hint}")
 
@@ -180,7 +183,9 @@ def cache_folder() -> Path:
 def channel_statistics(x: UInt8[Tensor, "n 3 h w"]) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
     """Mean and standard deviation of each colour channel over all pictures, in 0 to 255."""
     n = x.numel() / 3
-    totals = torch.stack([c.long().bincount(minlength=256) for c in x.transpose(0, 1).reshape(3, -1)]).double()
+    totals = torch.zeros(3, 256, dtype=torch.float64)
+    for part in x.split(1000):  # as whole numbers a picture takes eight times its memory
+        totals += torch.stack([part[:, c].flatten().long().bincount(minlength=256) for c in range(3)])
     levels = torch.arange(256, dtype=torch.float64)
     mean = totals @ levels / n
     variance = totals @ levels**2 / n - mean**2

@@ -45,6 +45,9 @@ def load_folder(path: str | Path, *, size: int = SIDE) -> LongTailed:
     files' bytes: it stays the same on every machine and when a file is renamed, an added picture moves at most one
     other across each border, and copies of a file stay together. Each picture is read by `read_picture`.
 
+    The pictures are `size` pixels a side. The networks are made for 32; they take others, at 224 for 49 times the
+    multiply-adds and the memory.
+
     The data set's `fingerprint` changes when a picture, a class or a part changes. A line on stderr says if the same
     file lies in two parts, or if something beside the class folders was left out.
     Raises FileNotFoundError if there is no such folder, ValueError with a sentence if it has fewer than two classes,
@@ -138,6 +141,12 @@ def _files(root: Path) -> Iterator[File]:
                 raise ValueError(f"{parts[part]} and {folder} are both the {part} part: leave one")
             parts[part] = folder
     if "train" not in parts or len(parts) == 1:  # a class may be called "train"
+        for folder in parts.values():
+            if any(p.is_dir() for p in visible(folder)):
+                raise ValueError(
+                    f"{folder} holds folders, so it is a part and no class: beside train/ goes a validation/ or a "
+                    f"test/, and beside these a train/; to have all parts split off, name the folder of classes itself"
+                )
         yield from _class_files(root, None)
         return
     _say_left_out(root, [p for p in visible(root) if p not in parts.values()])
@@ -173,7 +182,7 @@ def _class_folders(folder: Path, least: int = 2) -> list[Path]:
 
 
 def _read(files: list[File], size: int) -> list[File]:
-    """The files with their pixels and digests. Raises ValueError that names the first that is broken, and how many."""
+    """The files with their pixels and digests. Raises ValueError that names those that are broken, twenty at most."""
 
     def read(file: File) -> File | str:
         try:
@@ -185,9 +194,11 @@ def _read(files: list[File], size: int) -> list[File]:
     with ThreadPoolExecutor() as pool:
         found = list(tqdm(pool.map(read, files), "reading", len(files), unit="picture", disable=None, delay=2))
     broken = [f for f in found if isinstance(f, str)]
+    if len(broken) == 1:
+        raise ValueError(f"{broken[0]}: repair it or take it out")
     if broken:
-        more = f"; so it is with {len(broken) - 1} more" if len(broken) > 1 else ""
-        raise ValueError(f"{broken[0]}: repair it or take it out{more}")
+        more = f"\n  and {len(broken) - 20} more" if len(broken) > 20 else ""
+        raise ValueError("\n  ".join([f"{len(broken)} files to repair or take out:", *broken[:20]]) + more)
     return [f for f in found if isinstance(f, File)]
 
 

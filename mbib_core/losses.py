@@ -1,7 +1,8 @@
 """Section 3 of the paper in code: balanced softmax, class weights, self-distillation, BIB and MBIB.
 
-Pure functions of logits [B, C], targets [B] and the training counts [C]; half-precision logits are computed in
-float32. `BIBLoss` and `MBIBLoss` hold the counts and the settings for use in any training loop.
+Pure functions of logits [B, C], targets [B] and the training counts [C], tensors on one device whose shapes are taken
+on trust; half-precision logits are computed in float32. `BIBLoss` and `MBIBLoss` hold the counts and the settings for
+use in any training loop, and look at shapes and devices.
 Eqs. 18 to 25 (appendix A) derive `balanced_softmax`; Eq. 13 is the aim of `self_distillation`.
 """
 
@@ -72,7 +73,9 @@ def bib(
 ) -> Scalar:
     """L_BIB = L_v + L_z + beta L_VSD, Eq. 9: two balanced classifiers and the distillation of v's into z's.
 
-    This `beta` prices the agreement of p(y|z) with p(y|v); it is not the beta of Eq. 1. Returns a scalar in nats.
+    This `beta` prices the agreement of p(y|z) with p(y|v); it is not the beta of Eq. 1. Every row counts in L_VSD, so
+    take out pictures without a label: PyTorch's ignore_index would leave them out of L_v and L_z alone. Returns a
+    scalar in nats.
     """
     l_v = balanced_softmax(v_logits, targets, counts=counts, k=k, tau=tau)
     l_z = balanced_softmax(z_logits, targets, counts=counts, k=k, tau=tau)
@@ -137,16 +140,19 @@ def deepest_mbib(
 class BIBLoss(nn.Module):
     """`bib` for any training loop: `BIBLoss(counts, beta=1.0)(v_logits, z_logits, targets)`.
 
-    `counts` [C] become a buffer and move with the module. Raises ValueError on counts below 1, on a negative
-    beta, k or gamma, and on logits of another shape than targets and counts; TypeError on targets that are no class
-    numbers.
+    `counts` [C] are the training pictures of each class in the order of the labels, `torch.bincount(labels,
+    minlength=C)`; they become a buffer and move with the module. Every label must be a class: see `bib`.
+
+    Raises ValueError on counts below 1, on a negative beta, k or gamma, and on logits of another shape than targets
+    and counts or on another device; TypeError on counts that are no list, array or tensor, and on targets that are no
+    class numbers.
     """
 
     counts: Tensor
 
     def __init__(self, counts: Counts | Sequence[int], *, beta: float, k: float = 0.0, gamma: float = 0.0):
         super().__init__()
-        counts = torch.as_tensor(counts).clone()
+        counts = _as_counts(counts)
         check_counts(counts)
         check_settings(beta=beta, k=k, gamma=gamma)
         # Kept as whole numbers where they are: `model.half()` turns floats, and a million would become infinite.
@@ -155,12 +161,16 @@ class BIBLoss(nn.Module):
         self.beta, self.k, self.gamma = beta, k, gamma
 
     def forward(self, v_logits: Logits, z_logits: Logits, targets: Targets) -> Scalar:
-        _check_batch((v_logits, z_logits), targets, len(self.counts))
+        _check_batch((v_logits, z_logits), targets, self.counts)
         return bib(v_logits, z_logits, targets, counts=self.counts, beta=self.beta, k=self.k, gamma=self.gamma)
 
 
 class MBIBLoss(BIBLoss):
-    """`mbib` for any training loop: `MBIBLoss(counts, alphas=(0.1, 0.3), beta=1.0)([v1, v2, v3], z, targets)`."""
+    """`mbib` for any training loop: `MBIBLoss(counts, alphas=(0.1, 0.3), beta=1.0)([v1, v2, v3], z, targets)`.
+
+    The logits of the observations run from shallow to deep; `alphas` are one for each but the deepest, which the first
+    batch checks (`methods.shared_alphas` has some for other numbers than two). The rest is as in `BIBLoss`.
+    """
 
     def __init__(
         self,
@@ -176,7 +186,7 @@ class MBIBLoss(BIBLoss):
         self.alphas = tuple(alphas)
 
     def forward(self, v_logits: Sequence[Logits], z_logits: Logits, targets: Targets) -> Scalar:  # type: ignore[override]
-        _check_batch((*v_logits, z_logits), targets, len(self.counts))
+        _check_batch((*v_logits, z_logits), targets, self.counts)
         own = {"alphas": self.alphas, "beta": self.beta, "k": self.k, "gamma": self.gamma}
         return mbib(v_logits, z_logits, targets, counts=self.counts, **own)  # type: ignore[arg-type]
 
@@ -186,8 +196,14 @@ def check_counts(counts: Tensor) -> None:
     if counts.dim() != 1 or len(counts) < 2:
         raise ValueError(f"counts must be one number a class for two classes or more, not shape {list(counts.shape)}")
     bad = [i for i, n in enumerate(counts.tolist()) if not 1 <= n < float("inf")]
+    if len(bad) == len(counts) and bool((counts > 0).all()):
+        raise ValueError("counts below 1 look like shares: give the numbers of training pictures")
     if bad:
-        raise ValueError(f"every class needs a training picture: classes {bad[:5]} have a count below 1 or not finite")
+        total = f", {len(bad)} in all" if len(bad) > 5 else ""
+        raise ValueError(
+            f"every class needs a training picture: classes {bad[:5]}{total} have a count below 1 or not finite; add "
+            f"pictures, or leave the classes out and number the others anew"
+        )
 
 
 def check_settings(*, alphas: Sequence[float] = (), beta: float = 0.0, k: float = 0.0, gamma: float = 0.0) -> None:
@@ -199,12 +215,27 @@ def check_settings(*, alphas: Sequence[float] = (), beta: float = 0.0, k: float 
         raise ValueError(f"alphas {tuple(alphas)} must be 0 or larger and sum to at most 1: they are proportions")
 
 
-def _check_batch(logits: Sequence[Tensor], targets: Tensor, classes: int) -> None:
-    """A look at shapes alone: one at the labels' values would make a GPU's processor wait."""
-    if targets.dim() != 1 or targets.dtype not in (torch.int64, torch.uint8):
-        raise TypeError(f"targets must be class numbers, int64 [B], these are {targets.dtype} {list(targets.shape)}")
-    wanted = [len(targets), classes]
+def _as_counts(counts: Any) -> Tensor:
+    """A copy of `counts` as a tensor; a Counter or a dict would lose which class a number belongs to."""
+    if not isinstance(counts, Sequence) and not hasattr(counts, "__array__"):
+        raise TypeError(
+            f"counts must be a list, array or tensor with the pictures of class 0, 1, 2 ..., not a "
+            f"{type(counts).__name__}: torch.bincount(labels, minlength=classes)"
+        )
+    return torch.as_tensor(counts).clone()
+
+
+def _check_batch(logits: Sequence[Tensor], targets: Tensor, counts: Tensor) -> None:
+    """A look at shapes and devices alone: one at the labels' values would make a GPU's processor wait."""
+    if not isinstance(targets, Tensor) or targets.dim() != 1 or targets.dtype not in (torch.int64, torch.uint8):
+        what = f"{targets.dtype} {list(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
+        raise TypeError(f"targets must be a tensor of class numbers, int64 [B], not {what}; whole numbers: .long()")
+    wanted = [len(targets), len(counts)]
     for f in logits:
+        if f.device != counts.device:
+            raise ValueError(
+                f"the logits are on {f.device}, the loss with its counts on {counts.device}: criterion.to(device)"
+            )
         if list(f.shape) != wanted:
             raise ValueError(
                 f"logits must be {wanted}, a row for each target and a column for each class that has a count, these "
@@ -214,7 +245,9 @@ def _check_batch(logits: Sequence[Tensor], targets: Tensor, classes: int) -> Non
 
 def _mixture(terms: Sequence[Scalar], alphas: Sequence[float]) -> Scalar:
     if len(alphas) != len(terms) - 1:
-        raise ValueError(f"{len(terms)} observations need {len(terms) - 1} alphas, not {len(alphas)}")
+        raise ValueError(
+            f"{len(terms)} observations need {len(terms) - 1} alphas, not {len(alphas)}: one for each but the deepest"
+        )
     shares = [*alphas, 1 - sum(alphas)]
     return torch.stack([share * term for share, term in zip(shares, terms, strict=True)]).sum()
 

@@ -12,14 +12,20 @@ from torch import Tensor
 
 
 def accuracy_by_class(logits: Float[Tensor, "n c"], targets: Int[Tensor, " n"]) -> Float[Tensor, " c"]:
-    """Share of each class's pictures that are classified right, 0 to 1; NaN for a class without pictures."""
+    """Share of each class's pictures that are classified right, 0 to 1; NaN for a class without pictures.
+
+    Raises ValueError on logits that are NaN or infinite, as of a network that diverged, and on labels outside 0 to
+    C - 1.
+    """
+    _check(logits, targets)
     classes = logits.shape[1]
     right = targets[logits.argmax(1) == targets].bincount(minlength=classes)
     return right.double() / targets.bincount(minlength=classes)
 
 
 def confusion(logits: Float[Tensor, "n c"], targets: Int[Tensor, " n"]) -> Int[Tensor, "c c"]:
-    """Pictures of class i (row) that are taken for class j (column)."""
+    """Pictures of class i (row) that are taken for class j (column). Raises as `accuracy_by_class`."""
+    _check(logits, targets)
     classes = logits.shape[1]
     return (targets * classes + logits.argmax(1)).bincount(minlength=classes**2).view(classes, classes)
 
@@ -110,3 +116,13 @@ def neighbour_accuracy(
             )
         )
     return accuracy_by_class(torch.cat(votes), targets)
+
+
+def _check(logits: Tensor, targets: Tensor) -> None:
+    if bool((logits.isnan() | logits.isposinf()).any()):  # -inf is the logit of a probability of 0
+        raise ValueError("some logits are NaN or infinite: the network has diverged, and its answers mean nothing")
+    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[1]:
+        low, high = int(targets.min()), int(targets.max())
+        raise ValueError(
+            f"labels run from {low} to {high}, outside 0 to {logits.shape[1] - 1}, the classes of the logits"
+        )

@@ -71,7 +71,8 @@ def report(record: Record, confusion: Int[Tensor, "c c"], *, about: str = "") ->
     return f"""# {record["run_id"]}
 
 {METHODS[settings["method"]].title} on {about or settings["data"]}: {len(classes)} classes with {max(n)} to {min(n)}
-training pictures, {sum(n)} in all; {settings["epochs"]} epochs in {record["seconds"]:.0f} s.
+training pictures, {sum(n)} in all; ResNet-{record["recipe"]["depth"]} from scratch,
+{settings["epochs"]} epochs in {record["seconds"]:.0f} s.
 Measured on {found["pictures"]} {part} pictures.
 
 {_table(["accuracy in %", "all", *(f"{shot} ({k} classes)" for shot, k in record["shots"].items())], overall)}

@@ -78,7 +78,8 @@ def run_id(settings: Settings) -> str:
     values = {name: _as_floats(v) for name, v in values.items()}  # 1 and 1.0 are one setting
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     data = re.sub(r"[^a-z0-9]+", "-", settings.data.lower()).strip("-")
-    data += "" if settings.folder is not None else f"-{settings.imbalance:g}"
+    own = settings.folder is not None or settings.pictures is not None
+    data += "" if own else f"-{settings.imbalance:g}"
     return f"{data}-{settings.method}-{settings.schedule}-s{settings.seed}-{digest}"
 
 
@@ -86,7 +87,8 @@ def command_line(settings: Settings) -> str:
     """The command that makes a run again, every setting of settled `settings` spelled out."""
     words = ["mbib", "train", settings.method]
     for name, value in settings.plain().items():
-        if name in ("method", "pictures") or (name == "imbalance" and settings.folder is not None):
+        own = settings.folder is not None or settings.pictures is not None
+        if name in ("method", "pictures") or (name == "imbalance" and own):
             continue
         if value in (None, []) or (name, value) in (("precision", "auto"), ("threads", 0)):
             continue

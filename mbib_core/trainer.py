@@ -66,10 +66,15 @@ def train(
     on the first 20 validation pictures of each class, of the default prediction.
 
     Raises ValueError on bad settings, on data of another name than the settings' or a checkpoint of another run,
-    FloatingPointError if the loss stops being finite, OSError if the checkpoint cannot be written.
+    FloatingPointError if the loss, or at the end a feature, is not finite, OSError if the checkpoint cannot be written.
     """
+    if not isinstance(settings, Settings):
+        raise TypeError(f"settings must be results.Settings, as Settings(data={data.name!r}, method='mbib')")
     if data.name != settings.data and not (settings.folder is not None and data.name.startswith("folder:")):
-        raise ValueError(f"the settings are of {settings.data}, the data are {data.name}: give both the same name")
+        raise ValueError(
+            f"the settings are of {settings.data}, the data are {data.name}: give both the same name, "
+            f"Settings(data={data.name!r}, ...)"
+        )
     settings = settle(replace(settings, pictures=data.fingerprint))
     method, schedule = method_of(settings), SCHEDULES[str(settings.schedule)]
     epochs, classes = int(settings.epochs or 0), len(data.classes)
@@ -130,7 +135,12 @@ def train(
             _check_finite(torch.stack(losses), epoch, settings, checkpoint)
             run.history["loss"].append(float(torch.stack(losses).mean()))
             run.history["rate"].append(rate)
-            if (epoch + 1) % math.ceil(epochs / CURVE_POINTS) == 0 and len(few.y):
+            looked = (epoch + 1) % math.ceil(epochs / CURVE_POINTS) == 0
+            if looked or epoch + 1 == epochs:
+                found = of_kind("features", features_of(network, data.train.x[: schedule.batch]))
+                if not all(bool(f.isfinite().all()) for f in found.values()):  # a last step that no loss has seen
+                    raise _diverged(f"the features are not finite after epoch {epoch + 1}", settings, checkpoint)
+            if looked and len(few.y):
                 with torch.autocast(device.type, _dtype(precision), enabled=precision != "float32"):
                     accuracy = _accuracies(of_kind("logits", features_of(network, few.x)), few.y.to(device), data)
                 run.history["curve_epoch"].append(epoch + 1)
@@ -278,9 +288,14 @@ def evaluate(network: Bottleneck, images: Images, data: LongTailed, *, adjusted:
     `accuracy` (0 to 1): by prediction, over all classes and by shot, means over classes; `by_class` for each
     prediction; of the `default` prediction the `posterior_means` (Eq. 14) and the `calibration` over all and by shot;
     `rho` (Eqs. 15 to 17) and the leave-one-out 10-nearest-neighbour accuracy `neighbours` of v and z. None stands
-    for a class without pictures.
+    for a class without pictures. Raises FloatingPointError if the network has diverged.
     """
     found = features_of(network, images.x)
+    if not all(bool(f.isfinite().all()) for f in of_kind("features", found).values()):
+        raise FloatingPointError(
+            "the network has diverged, what it makes of the pictures is not finite: train it with a smaller beta, k or "
+            "gamma, or with --precision float32"
+        )
     device = next(network.parameters()).device
     y, classes = images.y.to(device), len(data.classes)
     logits = of_kind("logits", found)
@@ -356,13 +371,15 @@ def _accuracies(logits: dict[str, Tensor], y: Tensor, data: LongTailed) -> dict[
 def _check_finite(losses: Tensor, epoch: int, settings: Settings, checkpoint: Path | None) -> None:
     bad = (~losses.isfinite()).nonzero().flatten().tolist()
     if bad:
-        kept = f" The checkpoint before this epoch is kept in {checkpoint}." if checkpoint else ""
-        strong = [f"{name} than {v:g}" for name in ("beta", "k", "gamma") if (v := getattr(settings, name))]
-        smaller = f"a smaller {' or '.join(strong)}, " if strong else ""
-        raise FloatingPointError(
-            f"the loss is {float(losses[bad[0]])} at epoch {epoch + 1}, step {bad[0] + 1}: try --precision float32, "
-            f"{smaller}or look for odd pictures.{kept}"
-        )
+        where = f"the loss is {float(losses[bad[0]])} at epoch {epoch + 1}, step {bad[0] + 1}"
+        raise _diverged(where, settings, checkpoint)
+
+
+def _diverged(what: str, settings: Settings, checkpoint: Path | None) -> FloatingPointError:
+    kept = f" The checkpoint before this epoch is kept in {checkpoint}." if checkpoint else ""
+    strong = [f"{name} than {v:g}" for name in ("beta", "k", "gamma") if (v := getattr(settings, name))]
+    smaller = f"a smaller {' or '.join(strong)}, " if strong else ""
+    return FloatingPointError(f"{what}: try --precision float32, {smaller}or look for odd pictures.{kept}")
 
 
 def _write_checkpoint(path: Path, run: Trained, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:

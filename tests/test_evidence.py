@@ -101,3 +101,17 @@ def test_every_run_behind_a_number_is_listed_with_its_commit_and_command():
         record = used[row["record"].strip("`")]
         assert row["command"] == f"`{record['command']}`"
         assert row["commit"] == f"`{', '.join(record['commits'])}`"
+
+
+@pytest.mark.parametrize(
+    ("stem", "words", "where"),
+    [
+        ("08_ablations", r"(\d+) runs in `book/results`, commits", {}),
+        ("09_representations", r"and (\d+) that the comparison of ρ", {"imbalance": 100.0, "epochs": 24}),
+    ],
+)
+def test_a_chapter_was_executed_after_the_last_record_came(stem: str, words: str, where: dict):
+    cells = nbformat.read(BOOK / f"{stem}.ipynb", as_version=4).cells
+    outputs = " ".join(o.get("data", {}).get("text/markdown", "") for c in cells for o in c.get("outputs", []))
+    (number,) = re.findall(words, outputs)
+    assert int(number) == len(results.find(RECORDS, data="glyphs-lt", purpose="final", **where))

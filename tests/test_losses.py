@@ -1,9 +1,11 @@
 """The losses against float64 loops written from the formulas of paper/method.md, and against what they promise."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from conftest import softmax
@@ -565,6 +567,8 @@ def test_a_module_does_not_share_its_counts_with_the_caller() -> None:
         ([[5, 3]], r"not shape \[1, 2\]"),
         ([5, -3], "count below 1"),
         ([5.0, float("inf")], "finite"),
+        ([0.5, 0.3, 0.2], "look like shares: give the numbers of training pictures"),
+        ([1] + [0] * 7, r"classes \[1, 2, 3, 4, 5\], 7 in all have a count below 1"),
     ],
 )
 @pytest.mark.fault("counts that are zero, negative, of one class or of another shape")
@@ -572,6 +576,29 @@ def test_modules_refuse_counts_that_are_none(counts: list, sentence: str) -> Non
     for build in (lambda: BIBLoss(counts, beta=1.0), lambda: MBIBLoss(counts, alphas=(), beta=1.0)):
         with pytest.raises(ValueError, match=sentence):
             build()
+
+
+@pytest.mark.parametrize("counts", [Counter([2, 2, 0]), Counter([2, 2, 0]).values(), {0: 5, 1: 3}])
+@pytest.mark.fault("counts that do not say which class they are of")
+def test_modules_refuse_counts_without_an_order(counts: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"counts must be a list, array or tensor .*: torch\.bincount\(labels, minlength"
+    ):
+        BIBLoss(counts, beta=1.0)
+
+
+@pytest.mark.parametrize("counts", [np.array([5, 3]), (5, 3), torch.tensor([5, 3])])
+def test_modules_take_counts_as_array_tuple_or_tensor(counts: Any) -> None:
+    assert BIBLoss(counts, beta=1.0).counts.tolist() == [5, 3]
+
+
+@pytest.mark.fault("a loss that was left on another device")
+def test_a_loss_on_another_device_than_the_logits_says_what_to_do() -> None:
+    logits, targets = torch.zeros(2, 3, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
+    with pytest.raises(
+        ValueError, match=r"logits are on meta, the loss with its counts on cpu: criterion\.to\(device\)"
+    ):
+        BIBLoss([5, 3, 1], beta=1.0)(logits, logits, targets)
 
 
 @pytest.mark.parametrize("name", ["beta", "k", "gamma"])

@@ -1,6 +1,7 @@
 """The metrics against naive loops, hand-made geometry and scikit-learn."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -234,3 +235,24 @@ def test_more_neighbours_than_pictures_vote_with_all_others() -> None:
 def test_neighbours_of_a_lone_picture_do_not_exist(n: int) -> None:
     found = metrics.neighbour_accuracy(torch.zeros(n, 2), torch.zeros(n, dtype=torch.int64), 3)
     assert all(math.isnan(value) for value in found.tolist())
+
+
+def test_a_class_with_a_probability_of_zero_can_be_scored() -> None:
+    logits = torch.tensor([[0.0, -math.inf], [-math.inf, 0.0]])
+    assert metrics.accuracy_by_class(logits, torch.tensor([0, 1])).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("measure", [metrics.accuracy_by_class, metrics.confusion])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.fault("the logits of a network that diverged")
+def test_logits_that_are_no_numbers_are_not_scored_as_the_first_class(measure: Callable, value: float) -> None:
+    with pytest.raises(ValueError, match="some logits are NaN or infinite: the network has diverged"):
+        measure(torch.full((2, 3), value), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize("measure", [metrics.accuracy_by_class, metrics.confusion])
+@pytest.mark.parametrize(("labels", "span"), [([0, 3], "0 to 3"), ([-1, 2], "-1 to 2")])
+@pytest.mark.fault("labels that the logits have no class for")
+def test_labels_outside_the_logits_are_refused(measure: Callable, labels: list[int], span: str) -> None:
+    with pytest.raises(ValueError, match=f"labels run from {span}, outside 0 to 2, the classes of the logits"):
+        measure(torch.zeros(2, 3), torch.tensor(labels))

@@ -1,5 +1,8 @@
 """Backbones and bottlenecks: the paper's sizes, the shortcut, where the observations are taken, the float32 heads."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -201,7 +204,7 @@ def test_heads_compute_in_float32_under_autocast(precision: torch.dtype) -> None
 )
 @pytest.mark.fault("a network that is given floats, grey or single pictures")
 def test_anything_but_a_batch_of_uint8_rgb_pictures_is_refused(x: Tensor) -> None:
-    with pytest.raises(TypeError, match=r"pictures must be uint8 \[B, 3, H, W\], these are"):
+    with pytest.raises(TypeError, match=r"pictures must be uint8 \[B, 3, H, W\], 0 to 255, these are"):
         METHODS["ce"].network(3, depth=8)(x)
 
 
@@ -216,6 +219,47 @@ def test_a_bottleneck_fits_any_backbone_that_lists_its_channels() -> None:
     assert [tuple(v.shape) for v in outputs.observations] == [(3, 3), (3, 6)]
     assert outputs.z.shape == (3, 6)
     assert outputs.z_logits.shape == (3, 4)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_pretrained_backbone_keeps_its_weights_if_it_is_asked_to(fresh: bool) -> None:
+    backbone = ResNet(8, (1, 2, 3))
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    network = Bottleneck(backbone, 4, fresh=fresh)
+    same = [torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items()]
+    assert all(same) == (not fresh)
+    torch.manual_seed(0)
+    drawn = nn.init.kaiming_normal_(torch.empty(4000, 64)).std()
+    assert float(network.represent[0].weight.detach().std()) == pytest.approx(float(drawn), rel=0.1), (
+        "the heads are new"
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (lambda x: {"a": x}, "not dict"),
+        (lambda x: (x,), r"not \[\[3, 3, 4, 4\]\]"),
+        (lambda x: (x, x), r"with D = \(3, 6\), its channels, not \[\[3, 3, 4, 4\], \[3, 3, 4, 4\]\]"),
+        (lambda x: (x, torch.cat([x, x], 1).mean((2, 3))), r"not \[\[3, 3, 4, 4\], \[3, 6\]\]"),
+    ],
+)
+@pytest.mark.fault("a backbone whose maps are not what it says")
+def test_a_backbone_with_other_maps_than_its_channels_is_refused(found: Callable, words: str) -> None:
+    class Stages(nn.Module):
+        channels = (3, 6)
+
+        def forward(self, x: Tensor) -> Any:
+            return found(x)
+
+    with pytest.raises(ValueError, match=rf"the backbone must return a tuple of maps \[B, D, H, W\].*{words}$"):
+        Bottleneck(Stages(), 4)(pictures(3, side=4))
+
+
+@pytest.mark.fault("a backbone without channels")
+def test_a_backbone_that_lists_no_channels_is_refused() -> None:
+    with pytest.raises(TypeError, match="the backbone needs an attribute channels"):
+        Bottleneck(nn.Conv2d(3, 4, 1), 4)
 
 
 @pytest.mark.parametrize("method", list(METHODS))

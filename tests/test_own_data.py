@@ -392,11 +392,15 @@ def test_what_is_no_whole_picture_is_refused_by_its_name(birds: Path, kind: str)
 
 
 @pytest.mark.fault("several broken pictures")
-def test_several_broken_pictures_are_counted(birds: Path) -> None:
-    for name in ("a.txt", "b.txt", "c.txt"):
-        (birds / "auk" / name).write_text("no picture")
-    with pytest.raises(ValueError, match=r"a\.txt is no picture.*: repair it or take it out; so it is with 2 more$"):
+def test_several_broken_pictures_are_named(birds: Path) -> None:
+    for i in range(22):
+        (birds / "auk" / f"{i:02}.txt").write_text("no picture")
+    with pytest.raises(ValueError, match=r"^22 files to repair or take out:\n") as caught:
         load_folder(birds)
+    lines = str(caught.value).splitlines()
+    named = [re.search(r"(\d\d)\.txt is no picture", line)[1] for line in lines[1:21]]
+    assert named == [f"{i:02}" for i in range(20)]
+    assert lines[21:] == ["  and 2 more"]
 
 
 @pytest.mark.fault("a dangling link and a pipe among the pictures")
@@ -453,6 +457,18 @@ LAYOUTS = {
     ),
     "empty class": (empty_class, ValueError, "{f}/c is a class without pictures: add some, or take the folder out"),
     "nested": (nested, ValueError, "{f}/a/more is a folder within a class: put its pictures into {f}/a itself"),
+    "train alone": (
+        lambda f: fill(f / "train", {"a": 3, "b": 3}),
+        ValueError,
+        "{f}/train holds folders, so it is a part and no class: beside train/ goes a validation/ or a test/, and "
+        "beside these a train/; to have all parts split off, name the folder of classes itself",
+    ),
+    "test beside the classes": (
+        lambda f: (fill(f, {"a": 3, "b": 3}), fill(f / "test", {"a": 3, "b": 3})),
+        ValueError,
+        "{f}/test holds folders, so it is a part and no class: beside train/ goes a validation/ or a test/, and "
+        "beside these a train/; to have all parts split off, name the folder of classes itself",
+    ),
     "two names": (two_names, ValueError, "{f}/val and {f}/validation are both the validation part: leave one"),
     "new class": (
         only_in_test,
@@ -824,6 +840,7 @@ def made_up_record() -> dict[str, Any]:
     return {
         "run_id": "x",
         "settings": {"method": "mbib", "epochs": 1, "data": "folder:x"},
+        "recipe": {"depth": 20},
         "command": "mbib",
         "seconds": 1.0,
         "classes": ["robin", "wren", "owl"],
@@ -860,18 +877,49 @@ def test_the_example_is_short() -> None:
     assert len((ROOT / "examples" / "own_loop.py").read_text().splitlines()) < 60
 
 
-def test_the_readmes_code_runs() -> None:
-    for code in blocks("python"):
-        torch.manual_seed(0)
-        given = {
-            name: torch.randn(5, 4, requires_grad=True) for name in ("v_logits", "v1_logits", "v2_logits", "v3_logits")
-        }
-        given |= {"z_logits": torch.randn(5, 4, requires_grad=True), "counts": [50, 20, 6, 1]}
-        names: dict[str, Any] = given | {"targets": torch.tensor([0, 1, 2, 3, 0])}
-        exec(code, names)
-        assert names["loss"].isfinite()
-        names["loss"].backward()
-        assert names["v1_logits"].grad is not None
+def readme_code(about: str) -> str:
+    (code,) = (code for code in blocks("python") if about in code)
+    return code
+
+
+def test_the_readmes_losses_run() -> None:
+    torch.manual_seed(0)
+    logits = ("v_logits", "v1_logits", "v2_logits", "v3_logits", "z_logits")
+    names: dict[str, Any] = {name: torch.randn(5, 4, requires_grad=True) for name in logits}
+    names |= {"labels": [2, 2, 2, 2, 0, 1, 3], "classes": 4, "targets": torch.tensor([0, 1, 2, 3, 0]), "device": "cpu"}
+    exec(readme_code("BIBLoss"), names)
+    assert names["criterion"].counts.tolist() == [1, 1, 4, 1], "in the order of the labels, not of first sight"
+    assert names["loss"].isfinite()
+    names["loss"].backward()
+    assert names["v1_logits"].grad is not None
+
+
+@pytest.mark.slow
+def test_the_readmes_arrays_are_trained_and_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for part in ("", "_val", "_test"):
+        y = np.array([0] * 5 + [1] * 2)
+        names |= {"y" + part: y, "x" + part: np.repeat(200 * y[:, None, None, None], 32, 1).repeat(32, 2).repeat(3, 3)}
+        names["x" + part] = names["x" + part].astype(np.uint8)
+    exec(readme_code("from_arrays"), names)
+    Image.new("RGB", (40, 40), (200, 200, 200)).save("bright.png")
+    found = run_python("-m", "mbib_core.cli", "predict", "runs/mine.safetensors", "bright.png", folder=tmp_path)
+    assert found.stdout.startswith("bright.png: 1 "), found.stderr
+    refused = run_python("-m", "mbib_core.cli", "evaluate", "runs/mine.safetensors", folder=tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "is of arrays, mine, and no name leads to them" in refused.stderr
+
+
+@pytest.mark.slow
+def test_the_example_of_a_torchvision_network_trains_on_a_folder(tmp_path: Path) -> None:
+    for part, n in (("train", {"a": 5, "b": 2}), ("test", {"a": 2, "b": 2})):
+        fill(tmp_path / part, n)
+    words = ("--network", "resnet18", "--scratch", "--epochs", "2", "--batch", "3")
+    done = run_python("examples/pretrained.py", str(tmp_path), *words)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^epoch (\d): loss of the last batch \d", done.stdout, re.M) == ["1", "2"]
+    assert re.findall(r"^(\w+) +[\d.]+ % of test pictures right$", done.stdout, re.M) == ["all", "few"]
 
 
 def test_the_readmes_commands_are_commands() -> None:

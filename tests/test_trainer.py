@@ -400,6 +400,24 @@ def test_a_loss_that_is_no_number_is_reported_with_epoch_and_step(
     assert len(torch.load(checkpoint, weights_only=True)["history"]["loss"]) == 1
 
 
+@pytest.mark.fault("a network that blows up in its very last step")
+def test_a_last_step_that_no_loss_shows_is_reported_and_saves_no_checkpoint(
+    tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path
+) -> None:
+    steps = 3 * math.ceil(len(tiny_data.train.y) / 8)
+    name, method = broken_method(steps - 1)
+
+    def objective(o: Any, y: Tensor, **own: Any) -> Tensor:
+        loss = method.objective(o, y, **own)
+        return loss if loss.isfinite() else 1e30 * o.v_logits[-1].sum()  # a finite loss, and a step beyond all bounds
+
+    METHODS[name] = replace(method, objective=objective)
+    checkpoint = tmp_path / "run.pt"
+    with pytest.raises(FloatingPointError, match="the features are not finite after epoch 3: try --precision float32"):
+        quietly(replace(TINY, method=name), tiny_data, checkpoint=checkpoint)
+    assert len(torch.load(checkpoint, weights_only=True)["history"]["loss"]) == 2, "that of the epoch before is kept"
+
+
 @pytest.mark.fault("an infinite loss")
 def test_an_infinite_loss_names_the_settings_that_could_be_smaller(
     tiny_data: LongTailed, tiny_schedule: Schedule

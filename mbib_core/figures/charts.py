@@ -45,8 +45,9 @@ def lines(
     with styled():
         figure, axes = one_axes(3.4)
         for index, (name, values) in enumerate(series.items()):
-            axes.plot(x, values, color=SHADES[index % 6], ls=("-", "--", "-.", (0, (1, 1.2)), (0, (6, 1, 1, 1, 1, 1)),
-                      (0, (8, 2)))[index % 6], label=name, drawstyle="steps-post" if step else "default")  # fmt: skip
+            axes.plot(x, values, color=COLOURS.get(name, SHADES[index % 6]),
+                      ls=("-", "--", "-.", (0, (1, 1.2)), (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)))[index % 6],
+                      label=NAMES.get(name, name), drawstyle="steps-post" if step else "default")  # fmt: skip
         for name, place in (marked or {}).items():
             axes.axvline(place, color=FAINT, lw=0.9, ls=(0, (2, 2)))
             axes.text(place, 0.98, f" {name}", color=FAINT, ha="left", va="top",
@@ -118,15 +119,16 @@ def grouped_bars(
 
 
 def paired_differences(differences: Mapping[str, Sequence[float]], *, xlabel: str, finding: str) -> Figure:
-    """A row for each name: a mark a seed and a bar for the mean; the line at 0 is no difference."""
+    """A row for each name: a mark a seed, at three heights by its rank, and a bar for the mean; at 0 no difference."""
     with styled():
         figure, axes = one_axes(0.8 + 0.46 * len(differences))
         axes.axvline(0, color=INK, lw=1.2)
         for row, values in enumerate(differences.values()):
             mean = float(np.mean(values))
             axes.plot([0, mean], [row, row], color=OTHERS[1], lw=9, alpha=0.3, solid_capstyle="butt")
-            axes.plot(values, [row] * len(values), "o", color=OTHERS[1], mec=CARD, mew=0.6, markersize=6)
             axes.plot([mean, mean], [row - 0.3, row + 0.3], color=COLOURS["ce"], lw=2.4)
+            apart = row + 0.15 * (np.arange(len(values)) % 3 - 1)  # neighbours do not hide one another
+            axes.plot(sorted(values), apart, "o", color=OTHERS[1], mec=CARD, mew=0.6, markersize=6)
         axes.set_yticks(range(len(differences)), list(differences))
         axes.set(xlabel=xlabel, ylim=(len(differences) - 0.4, -0.6))
         axes.grid(axis="y", visible=False)
@@ -217,8 +219,10 @@ def reliability(bins: Mapping[str, Mapping[str, Any]], *, of: str = "") -> Figur
 
 
 def _beside_the_diagonal(found: Mapping[str, Any]) -> str:
-    """Where most of the pictures lie: "above", "below" or "on both sides of" the diagonal."""
+    """Where most of the pictures lie: "along", within a point of it, "above", "below" or "on both sides of" it."""
     count, gap = np.array(found["count"]), np.array(found["accuracy"]) - np.array(found["confidence"])
-    above = count[gap > 0].sum() / max(1, count.sum())
-    side = "above" if above > 0.8 else "below" if above < 0.2 else "on both sides of"
+    along, above, below = (
+        count[side].sum() / max(1, count.sum()) for side in (abs(gap) <= 0.01, gap > 0.01, gap < -0.01)
+    )
+    side = "above" if above > 0.8 else "below" if below > 0.8 else "along" if along > 0.5 else "on both sides of"
     return f"{side} the diagonal"
