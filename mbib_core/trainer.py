@@ -1,12 +1,10 @@
-"""The loop: data on the device, a batch's augmentation in one gather, precision, schedule, resume, evaluation."""
+"""The loop: data on the device, a batch's augmentation in one gather, precision, schedule; and what a run is worth."""
 
 import ctypes
-import io
 import math
 import platform
 import time
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,13 +19,13 @@ from tqdm.auto import tqdm
 from mbib_core import metrics
 from mbib_core.backbones import multiply_adds
 from mbib_core.bottleneck import Bottleneck, Outputs, default_prediction, predictions
+from mbib_core.checkpoints import read_checkpoint, write_checkpoint
 from mbib_core.datasets import Images, LongTailed, channel_statistics
 from mbib_core.methods import SCHEDULES, Schedule, method_of, settle
-from mbib_core.results import Record, Settings, commit_of_code, run_id, write_atomically
+from mbib_core.results import Record, Settings, commit_of_code, run_id
 
 CURVE_POINTS = 20  # how often, at the most, a run looks at validation pictures while it trains
 CURVE_PICTURES = 20  # of each class, the first ones
-CHECKPOINT_PARTS = {"network", "optimizer", "scaler", "history", "precision", "seconds", "commits"}
 
 
 @dataclass
@@ -80,7 +78,7 @@ def train(
     epochs, classes = int(settings.epochs or 0), len(data.classes)
     device = pick_device(device)
     started = time.perf_counter()
-    saved = _read_checkpoint(checkpoint, settings) if checkpoint else None
+    saved = read_checkpoint(checkpoint, settings) if checkpoint else None
     asked = settings.precision if settings.precision != "auto" else schedule.precision
     precision = saved["precision"] if saved else pick_precision(asked, device)
     with _threads(settings.threads):
@@ -148,7 +146,7 @@ def train(
             bar.set_postfix(loss=f"{run.history['loss'][-1]:.3f}")
             run.seconds = before + time.perf_counter() - started
             if checkpoint:
-                _write_checkpoint(checkpoint, run, optimizer, scaler)
+                write_checkpoint(checkpoint, _state(run, optimizer, scaler))
     network.eval()
     return run
 
@@ -382,10 +380,11 @@ def _diverged(what: str, settings: Settings, checkpoint: Path | None) -> Floatin
     return FloatingPointError(f"{what}: try --precision float32, {smaller}or look for odd pictures.{kept}")
 
 
-def _write_checkpoint(path: Path, run: Trained, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
-    content = io.BytesIO()
-    state = {
+def _state(run: Trained, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> dict[str, Any]:
+    """What a checkpoint holds: all that the next epoch depends on, and what the record says of the epochs before."""
+    return {
         "settings": run.settings.plain(),
+        "recipe": SCHEDULES[str(run.settings.schedule)].recipe,
         "network": run.network.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
@@ -394,34 +393,7 @@ def _write_checkpoint(path: Path, run: Trained, optimizer: torch.optim.Optimizer
         "seconds": run.seconds,
         "commits": run.commits,
         "compiled": run.compiled,
-        "recipe": SCHEDULES[str(run.settings.schedule)].recipe,
     }
-    torch.save(state, content)
-    write_atomically(path, content.getvalue())
-
-
-def _read_checkpoint(path: Path, settings: Settings) -> dict[str, Any] | None:
-    """What was saved, or None where nothing was. Only plain values and tensors are loaded, never code."""
-    if not path.is_file():
-        return None
-    try:
-        with zipfile.ZipFile(path) as file:  # torch itself does not check the checksums
-            if file.testzip():
-                raise ValueError("a part was changed")
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        own = Settings.of(saved["settings"])
-        if missing := CHECKPOINT_PARTS - saved.keys():
-            raise KeyError(missing)
-    except Exception:
-        raise ValueError(f"{path} is no whole checkpoint of this program: delete it to start the run anew") from None
-    if run_id(own) != run_id(settings):
-        raise ValueError(
-            f"{path} belongs to the run {run_id(own)}, not to {run_id(settings)}: delete it, or name another file"
-        )
-    recipe = SCHEDULES[str(settings.schedule)].recipe
-    if saved.get("recipe", recipe) != recipe:
-        raise ValueError(f"{path} was begun when the schedule {settings.schedule} was another: delete it to start anew")
-    return saved
 
 
 def _restore(

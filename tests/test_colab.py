@@ -276,14 +276,14 @@ FIRST_TRAINING = 'ce, ce_history = trained("ce")'
 KILLED = """
 import os, signal
 from mbib_core import trainer
-write = trainer._write_checkpoint
+write = trainer.write_checkpoint
 
-def killed(path, run, *rest):
-    write(path, run, *rest)
-    if len(run.history["loss"]) == 2:
+def killed(path, state):
+    write(path, state)
+    if len(state["history"]["loss"]) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
-trainer._write_checkpoint = killed
+trainer.write_checkpoint = killed
 """
 COUNTED = """
 from mbib_core import trainer
