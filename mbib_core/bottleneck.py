@@ -34,7 +34,8 @@ class Bottleneck(nn.Module):
     as many dimensions as v_n; `with_z=False` leaves it out (plain networks), `with_v=False` leaves out the
     classifiers of the observations. Takes uint8 pictures [B, 3, H, W] and
     normalises them by `mean` and `std` [3] (0 to 255), which travel with the weights. All convolutions and linear
-    layers are drawn anew, the backbone's too; `fresh=False` keeps those of the backbone, such as pretrained ones.
+    layers are drawn anew, the backbone's too; `fresh=False` keeps those of the backbone, such as pretrained ones, which
+    want their own `mean` and `std` (ImageNet's: 123.675, 116.28, 103.53 and 58.395, 57.12, 57.375).
 
     On ResNet-32 and 100 classes: 486,016 parameters with three observations (MBIB), 480,920 with one (BIB).
     Raises TypeError on a backbone without `channels` and on other pictures, ValueError on maps that are not

@@ -136,17 +136,17 @@ def _files(root: Path) -> Iterator[File]:
     parts: dict[str, Path] = {}
     for folder in visible(root):
         part = PARTS.get(folder.name.lower())
-        if part and folder.is_dir():
+        if part and folder.is_dir() and any(p.is_dir() for p in visible(folder)):  # a class may be called "train"
             if part in parts:
                 raise ValueError(f"{parts[part]} and {folder} are both the {part} part: leave one")
             parts[part] = folder
-    if "train" not in parts or len(parts) == 1:  # a class may be called "train"
+    if "train" not in parts or len(parts) == 1:
         for folder in parts.values():
-            if any(p.is_dir() for p in visible(folder)):
-                raise ValueError(
-                    f"{folder} holds folders, so it is a part and no class: beside train/ goes a validation/ or a "
-                    f"test/, and beside these a train/; to have all parts split off, name the folder of classes itself"
-                )
+            raise ValueError(
+                f"{folder} holds folders, so it is a part and no class: beside train/ goes a validation/ or a "
+                f"test/, and beside these a train/, each with one sub-folder a class; to have all parts split off, "
+                f"name the folder of classes itself"
+            )
         yield from _class_files(root, None)
         return
     _say_left_out(root, [p for p in visible(root) if p not in parts.values()])

@@ -9,6 +9,7 @@ Eqs. 18 to 25 (appendix A) derive `balanced_softmax`; Eq. 13 is the aim of `self
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
@@ -162,7 +163,7 @@ class BIBLoss(nn.Module):
 
     def forward(self, v_logits: Logits, z_logits: Logits, targets: Targets) -> Scalar:
         _check_batch((v_logits, z_logits), targets, self.counts)
-        return bib(v_logits, z_logits, targets, counts=self.counts, beta=self.beta, k=self.k, gamma=self.gamma)
+        return bib(v_logits, z_logits, targets.long(), counts=self.counts, beta=self.beta, k=self.k, gamma=self.gamma)
 
 
 class MBIBLoss(BIBLoss):
@@ -187,8 +188,8 @@ class MBIBLoss(BIBLoss):
 
     def forward(self, v_logits: Sequence[Logits], z_logits: Logits, targets: Targets) -> Scalar:  # type: ignore[override]
         _check_batch((*v_logits, z_logits), targets, self.counts)
-        own = {"alphas": self.alphas, "beta": self.beta, "k": self.k, "gamma": self.gamma}
-        return mbib(v_logits, z_logits, targets, counts=self.counts, **own)  # type: ignore[arg-type]
+        own = {"beta": self.beta, "k": self.k, "gamma": self.gamma}
+        return mbib(v_logits, z_logits, targets.long(), counts=self.counts, alphas=self.alphas, **own)
 
 
 def check_counts(counts: Tensor) -> None:
@@ -196,7 +197,7 @@ def check_counts(counts: Tensor) -> None:
     if counts.dim() != 1 or len(counts) < 2:
         raise ValueError(f"counts must be one number a class for two classes or more, not shape {list(counts.shape)}")
     bad = [i for i, n in enumerate(counts.tolist()) if not 1 <= n < float("inf")]
-    if len(bad) == len(counts) and bool((counts > 0).all()):
+    if bool(((counts > 0) & (counts < 1)).all()):
         raise ValueError("counts below 1 look like shares: give the numbers of training pictures")
     if bad:
         total = f", {len(bad)} in all" if len(bad) > 5 else ""
@@ -216,13 +217,14 @@ def check_settings(*, alphas: Sequence[float] = (), beta: float = 0.0, k: float 
 
 
 def _as_counts(counts: Any) -> Tensor:
-    """A copy of `counts` as a tensor; a Counter or a dict would lose which class a number belongs to."""
-    if not isinstance(counts, Sequence) and not hasattr(counts, "__array__"):
+    """A copy of `counts` as a tensor; a dict or a pandas Series would lose which class a number belongs to."""
+    if hasattr(counts, "iloc") or not (isinstance(counts, Sequence) or hasattr(counts, "__array__")):
         raise TypeError(
             f"counts must be a list, array or tensor with the pictures of class 0, 1, 2 ..., not a "
             f"{type(counts).__name__}: torch.bincount(labels, minlength=classes)"
         )
-    return torch.as_tensor(counts).clone()
+    counts = torch.as_tensor(counts if isinstance(counts, Tensor) else np.array(counts))
+    return counts.clone() if counts.is_floating_point() else counts.long().clone()
 
 
 def _check_batch(logits: Sequence[Tensor], targets: Tensor, counts: Tensor) -> None:
@@ -231,7 +233,14 @@ def _check_batch(logits: Sequence[Tensor], targets: Tensor, counts: Tensor) -> N
         what = f"{targets.dtype} {list(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
         raise TypeError(f"targets must be a tensor of class numbers, int64 [B], not {what}; whole numbers: .long()")
     wanted = [len(targets), len(counts)]
+    if targets.device != counts.device:
+        raise ValueError(
+            f"the targets are on {targets.device}, the loss with its counts on {counts.device}: targets.to(device), "
+            f"criterion.to(device)"
+        )
     for f in logits:
+        if not isinstance(f, Tensor):
+            raise TypeError(f"logits must be tensors [B, C], not {type(f).__name__}: a list of them is for MBIBLoss")
         if f.device != counts.device:
             raise ValueError(
                 f"the logits are on {f.device}, the loss with its counts on {counts.device}: criterion.to(device)"

@@ -216,8 +216,7 @@ def settle(settings: Settings) -> Settings:
     method does not have, and on values out of range.
     """
     method = named(METHODS, settings.method, "method")
-    own = settings.folder is not None or settings.pictures is not None
-    usual = "folder" if own else {"glyphs-lt": "glyphs"}.get(settings.data, "paper")
+    usual = "folder" if settings.own_pictures else {"glyphs-lt": "glyphs"}.get(settings.data, "paper")
     schedule = settings.schedule or usual
     epochs = settings.epochs if settings.epochs is not None else named(SCHEDULES, schedule, "schedule").epochs
     taps = settings.taps if settings.taps is not None else method.taps
@@ -254,8 +253,9 @@ def _check(s: Settings) -> None:
         )
     if s.alphas is not None and len(s.alphas) != observations - 1:
         raise ValueError(f"{s.taps} observations need {observations - 1} alphas, not {len(s.alphas)}: {s.alphas}")
-    if s.folder is not None and s.imbalance != Settings.imbalance:
-        raise ValueError("imbalance does not apply to a folder, whose own counts are the long tail: leave it out")
+    if s.own_pictures and s.imbalance != Settings.imbalance:
+        kind = "arrays" if s.folder is None else "a folder"
+        raise ValueError(f"imbalance does not apply to {kind}, whose own counts are the long tail: leave it out")
     for name, value, allowed in (
         ("precision", s.precision, ("auto", "float32", "bfloat16", "float16")),
         ("purpose", s.purpose, ("final", "choosing")),

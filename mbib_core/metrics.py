@@ -14,7 +14,7 @@ from torch import Tensor
 def accuracy_by_class(logits: Float[Tensor, "n c"], targets: Int[Tensor, " n"]) -> Float[Tensor, " c"]:
     """Share of each class's pictures that are classified right, 0 to 1; NaN for a class without pictures.
 
-    Raises ValueError on logits that are NaN or infinite, as of a network that diverged, and on labels outside 0 to
+    Raises ValueError on logits that are NaN or +infinite, as of a network that diverged, and on labels outside 0 to
     C - 1.
     """
     _check(logits, targets)
@@ -27,7 +27,7 @@ def confusion(logits: Float[Tensor, "n c"], targets: Int[Tensor, " n"]) -> Int[T
     """Pictures of class i (row) that are taken for class j (column). Raises as `accuracy_by_class`."""
     _check(logits, targets)
     classes = logits.shape[1]
-    return (targets * classes + logits.argmax(1)).bincount(minlength=classes**2).view(classes, classes)
+    return (targets.long() * classes + logits.argmax(1)).bincount(minlength=classes**2).view(classes, classes)
 
 
 def by_shot(values: Float[Tensor, " c"], shots: Mapping[str, Bool[Tensor, " c"]]) -> dict[str, float]:
@@ -120,7 +120,7 @@ def neighbour_accuracy(
 
 def _check(logits: Tensor, targets: Tensor) -> None:
     if bool((logits.isnan() | logits.isposinf()).any()):  # -inf is the logit of a probability of 0
-        raise ValueError("some logits are NaN or infinite: the network has diverged, and its answers mean nothing")
+        raise ValueError("some logits are NaN or +infinite: the network has diverged, and its answers mean nothing")
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[1]:
         low, high = int(targets.min()), int(targets.max())
         raise ValueError(

@@ -51,6 +51,11 @@ class Settings:
         """The path of "folder:PATH"; None for other data."""
         return self.data.removeprefix("folder:") if self.data.startswith("folder:") else None
 
+    @property
+    def own_pictures(self) -> bool:
+        """Whether the data are a folder or arrays, whose counts are what they are; no imbalance was asked for."""
+        return self.folder is not None or self.pictures is not None
+
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Settings":
         """From plain values, as in a record or `wanted.toml`. Raises ValueError on a name that is no setting."""
@@ -78,17 +83,15 @@ def run_id(settings: Settings) -> str:
     values = {name: _as_floats(v) for name, v in values.items()}  # 1 and 1.0 are one setting
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     data = re.sub(r"[^a-z0-9]+", "-", settings.data.lower()).strip("-")
-    own = settings.folder is not None or settings.pictures is not None
-    data += "" if own else f"-{settings.imbalance:g}"
+    data += "" if settings.own_pictures else f"-{settings.imbalance:g}"
     return f"{data}-{settings.method}-{settings.schedule}-s{settings.seed}-{digest}"
 
 
 def command_line(settings: Settings) -> str:
-    """The command that makes a run again, every setting of settled `settings` spelled out."""
+    """The command that makes a run again, every setting of settled `settings` spelled out (of arrays there is none)."""
     words = ["mbib", "train", settings.method]
     for name, value in settings.plain().items():
-        own = settings.folder is not None or settings.pictures is not None
-        if name in ("method", "pictures") or (name == "imbalance" and own):
+        if name in ("method", "pictures") or (name == "imbalance" and settings.own_pictures):
             continue
         if value in (None, []) or (name, value) in (("precision", "auto"), ("threads", 0)):
             continue

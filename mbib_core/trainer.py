@@ -64,7 +64,8 @@ def train(
     on the first 20 validation pictures of each class, of the default prediction.
 
     Raises ValueError on bad settings, on data of another name than the settings' or a checkpoint of another run,
-    FloatingPointError if the loss, or at the end a feature, is not finite, OSError if the checkpoint cannot be written.
+    TypeError on settings that are no Settings, FloatingPointError if the loss or what the network answers is not
+    finite, OSError if the checkpoint cannot be written.
     """
     if not isinstance(settings, Settings):
         raise TypeError(f"settings must be results.Settings, as Settings(data={data.name!r}, method='mbib')")
@@ -134,10 +135,9 @@ def train(
             run.history["loss"].append(float(torch.stack(losses).mean()))
             run.history["rate"].append(rate)
             looked = (epoch + 1) % math.ceil(epochs / CURVE_POINTS) == 0
-            if looked or epoch + 1 == epochs:
-                found = of_kind("features", features_of(network, data.train.x[: schedule.batch]))
-                if not all(bool(f.isfinite().all()) for f in found.values()):  # a last step that no loss has seen
-                    raise _diverged(f"the features are not finite after epoch {epoch + 1}", settings, checkpoint)
+            seen = features_of(network, data.train.x[: schedule.batch]) if looked or epoch + 1 == epochs else {}
+            if not _all_finite(seen):  # a last step that no loss has seen
+                raise _diverged(f"the network's answers are not finite after epoch {epoch + 1}", settings, checkpoint)
             if looked and len(few.y):
                 with torch.autocast(device.type, _dtype(precision), enabled=precision != "float32"):
                     accuracy = _accuracies(of_kind("logits", features_of(network, few.x)), few.y.to(device), data)
@@ -289,11 +289,8 @@ def evaluate(network: Bottleneck, images: Images, data: LongTailed, *, adjusted:
     for a class without pictures. Raises FloatingPointError if the network has diverged.
     """
     found = features_of(network, images.x)
-    if not all(bool(f.isfinite().all()) for f in of_kind("features", found).values()):
-        raise FloatingPointError(
-            "the network has diverged, what it makes of the pictures is not finite: train it with a smaller beta, k or "
-            "gamma, or with --precision float32"
-        )
+    if not _all_finite(found):
+        raise FloatingPointError("the network has diverged, its answers are not finite: train it anew, otherwise")
     device = next(network.parameters()).device
     y, classes = images.y.to(device), len(data.classes)
     logits = of_kind("logits", found)
@@ -373,8 +370,14 @@ def _check_finite(losses: Tensor, epoch: int, settings: Settings, checkpoint: Pa
         raise _diverged(where, settings, checkpoint)
 
 
+def _all_finite(found: dict[str, Tensor]) -> bool:
+    """Of `features_of`'s answer; a mean of probabilities may be 0, with a logit of -inf."""
+    return all(bool(f.isfinite().all()) for name, f in found.items() if name != "logits/mean_probability")
+
+
 def _diverged(what: str, settings: Settings, checkpoint: Path | None) -> FloatingPointError:
-    kept = f" The checkpoint before this epoch is kept in {checkpoint}." if checkpoint else ""
+    there = checkpoint is not None and checkpoint.is_file()
+    kept = f" The checkpoint before this epoch is kept in {checkpoint}." if there else ""
     strong = [f"{name} than {v:g}" for name in ("beta", "k", "gamma") if (v := getattr(settings, name))]
     smaller = f"a smaller {' or '.join(strong)}, " if strong else ""
     return FloatingPointError(f"{what}: try --precision float32, {smaller}or look for odd pictures.{kept}")

@@ -198,6 +198,14 @@ def test_channel_statistics_are_mean_and_deviation_in_float64(n: int, side: int,
     assert std.tolist() == pytest.approx(expected.tolist(), rel=1e-6)
 
 
+def test_channel_statistics_are_those_of_all_pictures_however_many() -> None:
+    x = torch.zeros(2500, 3, 1, 1, dtype=torch.uint8)
+    x[1500:] = 100
+    mean, std = channel_statistics(x)
+    assert mean.tolist() == pytest.approx([40.0] * 3)
+    assert std.tolist() == pytest.approx([100 * 0.24**0.5] * 3)
+
+
 def test_a_channel_of_one_colour_is_not_divided_by_zero() -> None:
     x = torch.full((2, 3, 4, 4), 200, dtype=torch.uint8)
     mean, std = channel_statistics(x)

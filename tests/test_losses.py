@@ -5,9 +5,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jaxtyping
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from beartype import beartype
 from conftest import softmax
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -578,7 +581,9 @@ def test_modules_refuse_counts_that_are_none(counts: list, sentence: str) -> Non
             build()
 
 
-@pytest.mark.parametrize("counts", [Counter([2, 2, 0]), Counter([2, 2, 0]).values(), {0: 5, 1: 3}])
+@pytest.mark.parametrize(
+    "counts", [Counter([2, 2, 0]), Counter([2, 2, 0]).values(), {0: 5, 1: 3}, pd.Series([0, 1, 1]).value_counts()]
+)
 @pytest.mark.fault("counts that do not say which class they are of")
 def test_modules_refuse_counts_without_an_order(counts: Any) -> None:
     with pytest.raises(
@@ -587,18 +592,56 @@ def test_modules_refuse_counts_without_an_order(counts: Any) -> None:
         BIBLoss(counts, beta=1.0)
 
 
-@pytest.mark.parametrize("counts", [np.array([5, 3]), (5, 3), torch.tensor([5, 3])])
+@pytest.mark.parametrize(
+    "counts",
+    [np.array([5, 3]), np.array([3, 5], dtype=np.uint16)[::-1], (5, 3), torch.tensor([5, 3], dtype=torch.uint8)],
+)
 def test_modules_take_counts_as_array_tuple_or_tensor(counts: Any) -> None:
     assert BIBLoss(counts, beta=1.0).counts.tolist() == [5, 3]
 
 
-@pytest.mark.fault("a loss that was left on another device")
-def test_a_loss_on_another_device_than_the_logits_says_what_to_do() -> None:
-    logits, targets = torch.zeros(2, 3, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
-    with pytest.raises(
-        ValueError, match=r"logits are on meta, the loss with its counts on cpu: criterion\.to\(device\)"
-    ):
-        BIBLoss([5, 3, 1], beta=1.0)(logits, logits, targets)
+@pytest.mark.fault("a loss, logits and targets on different devices")
+def test_what_is_on_another_device_is_named_with_what_to_do() -> None:
+    logits, targets = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
+    criterion = BIBLoss([5, 3, 1], beta=1.0)
+    with pytest.raises(ValueError, match=r"logits are on meta, the loss with its counts on cpu: criterion\.to\(device"):
+        criterion(logits, logits.to("meta"), targets)
+    with pytest.raises(ValueError, match=r"targets are on meta, the loss with its counts on cpu: targets\.to\(device"):
+        criterion(logits, logits, targets.to("meta"))
+
+
+@pytest.mark.fault("a list of logits, or of targets, for BIBLoss")
+def test_lists_in_the_place_of_tensors_are_refused() -> None:
+    logits, targets = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(TypeError, match=r"logits must be tensors \[B, C\], not list: a list of them is for MBIBLoss"):
+        BIBLoss([5, 3, 1], beta=1.0)([logits], logits, targets)
+    with pytest.raises(TypeError, match=r"targets must be a tensor of class numbers, int64 \[B\], not list"):
+        BIBLoss([5, 3, 1], beta=1.0)(logits, logits, [0, 1])
+
+
+def test_labels_may_be_bytes_also_when_the_loss_is_compiled() -> None:
+    v, z, targets, _ = BATCH.tensors(torch.float32)
+    criterion = MBIBLoss([50, 9, 2], alphas=(0.1,), beta=1.0)
+    compiled = torch.compile(criterion, backend="eager")
+    assert torch.equal(compiled(v[:2], z, targets.to(torch.uint8)), criterion(v[:2], z, targets))
+
+
+def test_the_shapes_in_the_signatures_are_checked_and_true() -> None:
+    f, y, counts = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0]), torch.tensor([5, 3, 1])
+    typed = {
+        name: jaxtyping.jaxtyped(typechecker=beartype)(getattr(losses, name))
+        for name in ("class_weights", "class_temperatures", "balanced_softmax", "self_distillation", "bib", "mbib")
+    }
+    typed["class_weights"](counts, 0.5)
+    typed["class_temperatures"](counts, 0.5)
+    typed["balanced_softmax"](f, y, counts=counts)
+    typed["self_distillation"](f, f, temperature=torch.ones(3))
+    typed["bib"](f, f, y, counts=counts, beta=1.0)
+    typed["mbib"]([f, f], f, y, counts=counts, alphas=(0.1,), beta=1.0)
+    for name, wrong in {"counts": counts[:2], "targets": y[:3], "z_logits": f[:, :2]}.items():
+        given = {"v_logits": f, "z_logits": f, "targets": y, "counts": counts, "beta": 1.0}
+        with pytest.raises(Exception, match=name):
+            typed["bib"](**given | {name: wrong})
 
 
 @pytest.mark.parametrize("name", ["beta", "k", "gamma"])

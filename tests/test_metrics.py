@@ -3,8 +3,10 @@
 import math
 from collections.abc import Callable
 
+import jaxtyping
 import pytest
 import torch
+from beartype import beartype
 from conftest import softmax
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -237,6 +239,28 @@ def test_neighbours_of_a_lone_picture_do_not_exist(n: int) -> None:
     assert all(math.isnan(value) for value in found.tolist())
 
 
+def test_labels_may_be_bytes() -> None:
+    y = torch.arange(20).repeat(2)
+    found = metrics.confusion(torch.nn.functional.one_hot(y).float(), y.to(torch.uint8))
+    assert torch.equal(found, 2 * torch.eye(20, dtype=torch.int64)), "20 times 20 is past the largest byte"
+
+
+def test_the_shapes_in_the_signatures_are_checked_and_true() -> None:
+    f, y = torch.rand(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    shots = {"few": torch.tensor([True, True, False])}
+    typed = {
+        name: jaxtyping.jaxtyped(typechecker=beartype)(getattr(metrics, name))
+        for name in ("accuracy_by_class", "confusion", "by_shot", "posterior_means", "distances", "neighbour_accuracy")
+    }
+    for name in ("accuracy_by_class", "confusion", "posterior_means", "distances"):
+        typed[name](f, y)
+        with pytest.raises(Exception, match="targets"):
+            typed[name](f, y[:5])
+    typed["by_shot"](typed["neighbour_accuracy"](f, y, 3), shots)
+    with pytest.raises(Exception, match="shots"):
+        typed["by_shot"](torch.ones(4), shots)
+
+
 def test_a_class_with_a_probability_of_zero_can_be_scored() -> None:
     logits = torch.tensor([[0.0, -math.inf], [-math.inf, 0.0]])
     assert metrics.accuracy_by_class(logits, torch.tensor([0, 1])).tolist() == [1, 1]
@@ -246,7 +270,7 @@ def test_a_class_with_a_probability_of_zero_can_be_scored() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.fault("the logits of a network that diverged")
 def test_logits_that_are_no_numbers_are_not_scored_as_the_first_class(measure: Callable, value: float) -> None:
-    with pytest.raises(ValueError, match="some logits are NaN or infinite: the network has diverged"):
+    with pytest.raises(ValueError, match=r"some logits are NaN or \+infinite: the network has diverged"):
         measure(torch.full((2, 3), value), torch.tensor([0, 1]))
 
 

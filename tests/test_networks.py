@@ -226,13 +226,14 @@ def test_a_pretrained_backbone_keeps_its_weights_if_it_is_asked_to(fresh: bool) 
     backbone = ResNet(8, (1, 2, 3))
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     network = Bottleneck(backbone, 4, fresh=fresh)
-    same = [torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items()]
-    assert all(same) == (not fresh)
+    drawn = [name for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d)]
+    same = {name: torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items()}
+    assert all(same[f"{name}.weight"] != fresh for name in drawn)
+    assert all(same.values()) != fresh
     torch.manual_seed(0)
-    drawn = nn.init.kaiming_normal_(torch.empty(4000, 64)).std()
-    assert float(network.represent[0].weight.detach().std()) == pytest.approx(float(drawn), rel=0.1), (
-        "the heads are new"
-    )
+    expected = nn.init.kaiming_normal_(torch.empty(4000, 64)).std()
+    found = network.represent[0].weight.detach().std()
+    assert float(found) == pytest.approx(float(expected), rel=0.1), "the heads are new"
 
 
 @pytest.mark.parametrize(

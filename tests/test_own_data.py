@@ -120,8 +120,9 @@ def test_a_part_that_is_not_there_is_split_off_the_training_pictures(tmp_path: P
     assert shades(data, "test" if there == "test" else "validation") == set(range(30, 34))
 
 
-def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    assert load_folder(fill(tmp_path, {"bus": 5, "car": 5, "train": 5})).classes == ["bus", "car", "train"]
+@pytest.mark.parametrize("names", [("bus", "car", "train"), ("bus", "test", "train"), ("bus", "val", "valid")])
+def test_a_class_may_be_called_train(tmp_path: Path, names: tuple[str, ...]) -> None:
+    assert load_folder(fill(tmp_path, dict.fromkeys(names, 5))).classes == list(names)
 
 
 def test_hidden_files_are_passed_over(birds: Path, capsys: pytest.CaptureFixture) -> None:
@@ -461,13 +462,15 @@ LAYOUTS = {
         lambda f: fill(f / "train", {"a": 3, "b": 3}),
         ValueError,
         "{f}/train holds folders, so it is a part and no class: beside train/ goes a validation/ or a test/, and "
-        "beside these a train/; to have all parts split off, name the folder of classes itself",
+        "beside these a train/, each with one sub-folder a class; to have all parts split off, name the folder of "
+        "classes itself",
     ),
     "test beside the classes": (
         lambda f: (fill(f, {"a": 3, "b": 3}), fill(f / "test", {"a": 3, "b": 3})),
         ValueError,
         "{f}/test holds folders, so it is a part and no class: beside train/ goes a validation/ or a test/, and "
-        "beside these a train/; to have all parts split off, name the folder of classes itself",
+        "beside these a train/, each with one sub-folder a class; to have all parts split off, name the folder of "
+        "classes itself",
     ),
     "two names": (two_names, ValueError, "{f}/val and {f}/validation are both the validation part: leave one"),
     "new class": (
@@ -778,6 +781,18 @@ def test_weights_remember_the_size_of_their_pictures(tiny_schedule: Schedule, tm
     run = read_weights(tmp_path / "w.safetensors")
     assert run.size == (12, 12)
     assert run.classes == data.classes
+
+
+def test_weights_of_another_size_are_evaluated_at_that_size(
+    birds: Path, quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = load(f"folder:{birds}", size=16)
+    assert data.train.x.shape[2:] == (16, 16)
+    settings = Settings(data=f"folder:{birds}", method="ce", epochs=1, precision="float32", threads=1)
+    run = trainer.train(settings, data, device="cpu", progress=False)
+    write_weights(run, tmp_path / "w.safetensors")
+    assert cli.main(["evaluate", str(tmp_path / "w.safetensors")]) == 0
+    assert capsys.readouterr().err == "", "no warning of other pictures"
 
 
 def test_a_class_without_test_pictures_has_no_accuracy(tmp_path: Path, quick: None) -> None:

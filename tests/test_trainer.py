@@ -413,7 +413,9 @@ def test_a_last_step_that_no_loss_shows_is_reported_and_saves_no_checkpoint(
 
     METHODS[name] = replace(method, objective=objective)
     checkpoint = tmp_path / "run.pt"
-    with pytest.raises(FloatingPointError, match="the features are not finite after epoch 3: try --precision float32"):
+    with pytest.raises(
+        FloatingPointError, match="the network's answers are not finite after epoch 3: try --precision float32"
+    ):
         quietly(replace(TINY, method=name), tiny_data, checkpoint=checkpoint)
     assert len(torch.load(checkpoint, weights_only=True)["history"]["loss"]) == 2, "that of the epoch before is kept"
 

@@ -224,5 +224,6 @@ def _beside_the_diagonal(found: Mapping[str, Any]) -> str:
     along, above, below = (
         count[side].sum() / max(1, count.sum()) for side in (abs(gap) <= 0.01, gap > 0.01, gap < -0.01)
     )
-    side = "above" if above > 0.8 else "below" if below > 0.8 else "along" if along > 0.5 else "on both sides of"
+    one_side = "above" if above > 4 * below else "below" if below > 4 * above else "on both sides of"
+    side = "along" if along > 0.5 else one_side
     return f"{side} the diagonal"
