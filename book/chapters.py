@@ -13,7 +13,6 @@ NAME is a chapter's file name without its ending. A second `run` on the same mac
 import argparse
 import base64
 import hashlib
-import json
 import os
 import re
 import sys
@@ -27,7 +26,6 @@ from nbformat import NotebookNode
 BOOK = Path(__file__).resolve().parent
 ROOT = BOOK.parent
 LONGEST_CELL, WIDEST_LINE = 25, 88  # lines of a cell, characters of a line
-WIDGET = re.compile(r"(?<![0-9A-Za-z+/])[0-9a-f]{32}(?![0-9A-Za-z+/=])")
 VIEW = "application/vnd.jupyter.widget-view+json"
 CELL_TIMEOUT = 600  # seconds
 IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
@@ -54,7 +52,6 @@ def execute(nb: NotebookNode, folder: Path) -> NotebookNode:
 
     for cell in code_cells(nb):
         cell.outputs, cell.execution_count = [], None
-    nb.metadata.pop("widgets", None)
     client = NotebookClient(
         nb,
         timeout=CELL_TIMEOUT,
@@ -72,14 +69,9 @@ def normalised(nb: NotebookNode) -> NotebookNode:
     """The notebook without what differs from run to run or from machine to machine; changes `nb` in place."""
     nb.metadata = NotebookNode(
         {
-            "kernelspec": {
-                "display_name": "Python 3",
-                "language": "python",
-                "name": "python3",
-            },
+            "kernelspec": normalised_kernel(),
             "language_info": {"name": "python", "pygments_lexer": "ipython3"},
         }
-        | ({"widgets": nb.metadata.widgets} if "widgets" in nb.metadata else {})
     )
     for cell in nb.cells:
         cell.metadata = NotebookNode(
@@ -89,7 +81,7 @@ def normalised(nb: NotebookNode) -> NotebookNode:
             cell.outputs = joined_streams(cell.outputs)
             for_the_page(cell)
     name_cells(nb)
-    return renumbered_widgets(nb)
+    return nb
 
 
 def joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
@@ -155,36 +147,6 @@ def name_cells(nb: NotebookNode) -> None:
         taken.add(name)
 
 
-def renumbered_widgets(nb: NotebookNode) -> NotebookNode:
-    """Widgets have random names: number them from the outputs inwards, then those that nothing mentions."""
-    if "widgets" not in nb.metadata:
-        return nb
-    models = nb.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
-    names: dict[str, str] = {}
-
-    def plain(name: str) -> str:
-        text = json.dumps(models[name], sort_keys=True)
-        return re.sub(WIDGET, lambda m: names.get(m[0], ""), text)
-
-    def visit(name: str) -> None:
-        if name in models and name not in names:
-            names[name] = f"{len(names):032x}"
-            for mentioned in re.findall(
-                WIDGET, json.dumps(models[name], sort_keys=True)
-            ):
-                visit(mentioned)
-
-    for cell in code_cells(nb):
-        for name in re.findall(
-            WIDGET, json.dumps([o.get("data", {}).get(VIEW) for o in cell.outputs])
-        ):
-            visit(name)
-    for name in sorted(models.keys() - names.keys(), key=plain):
-        visit(name)
-    text = re.sub(WIDGET, lambda m: names.get(m[0], m[0]), nbformat.writes(nb))
-    return nbformat.reads(text, as_version=4)
-
-
 # ---------------------------------------------------------------- edit as text
 
 
@@ -230,8 +192,6 @@ def from_text(text: str, old: NotebookNode | None = None) -> NotebookNode:
                 cell["id"] = past.id
             if kind == "equal" and cell.cell_type == "code":
                 cell.outputs, cell.execution_count = past.outputs, past.execution_count
-    if old is not None and "widgets" in old.metadata:
-        nb.metadata["widgets"] = old.metadata.widgets
     return normalised(nb)
 
 
@@ -254,7 +214,10 @@ def faults(nb: NotebookNode) -> list[str]:
         lines = len(cell.source.splitlines())
         if lines > LONGEST_CELL:
             found.append(f"{where}: {lines} lines, {LONGEST_CELL} are allowed")
-        if max(map(len, cell.source.splitlines())) > WIDEST_LINE:
+        if any(
+            len(line) > WIDEST_LINE and "https://" not in line
+            for line in cell.source.splitlines()
+        ):
             found.append(f"{where}: a line is wider than {WIDEST_LINE} characters")
         if cell.execution_count is None:
             found.append(f"{where}: was not executed")
@@ -265,6 +228,8 @@ def faults(nb: NotebookNode) -> list[str]:
         ]
         if any(o.output_type == "stream" and o.name == "stderr" for o in cell.outputs):
             found.append(f"{where}: stores what was written to stderr")
+        if any(VIEW in output.get("data", {}) for output in cell.outputs):
+            found.append(f"{where}: stores a widget, and no page has its kernel")
         alts = [alt for _, alt in images(cell)]
         if not all(alts):
             found.append(f"{where}: an image has no alt text")
@@ -299,7 +264,7 @@ def address(root: Path = ROOT) -> str:
     """OWNER/REPO, read from the one place that holds it: `repository: url` of _config.yml."""
     found = re.search(
         r"^  url: https://github\.com/([\w.-]+/[\w.-]+)$",
-        (root / "_config.yml").read_text(),
+        (root / "_config.yml").read_text(encoding="utf-8"),
         re.M,
     )
     if not found:
@@ -324,7 +289,7 @@ def change_address(new: str, root: Path = ROOT) -> list[Path]:
         text = path.read_text(encoding="utf-8")
         renewed = text.replace(old, new).replace(*pages)
         if renewed != text:
-            path.write_text(renewed, encoding="utf-8")
+            path.write_text(renewed, encoding="utf-8", newline="\n")
             changed.append(path)
     return changed
 
@@ -475,7 +440,8 @@ def fill(page: Path, block: str) -> None:
         raise SystemExit(f"{page} needs the lines {BEGIN} and {END}, once each")
     head, tail = text.split(BEGIN)[0], text.split(END)[1]
     inside = f"\n\n{block}\n\n" if block else "\n\n"
-    page.write_text(f"{head}{BEGIN}{inside}{END}{tail}", encoding="utf-8")
+    text = f"{head}{BEGIN}{inside}{END}{tail}"
+    page.write_text(text, encoding="utf-8", newline="\n")
 
 
 # ---------------------------------------------------------------- files and the command line
@@ -571,16 +537,21 @@ def main(arguments: list[str] | None = None) -> None:
             )
         )
     else:
-        path = BOOK / f"{args.name}.ipynb"
-        file = args.file or ROOT / "build" / f"{args.name}.md"
+        path = BOOK / f"{Path(args.name).stem}.ipynb"
+        file = args.file or ROOT / "build" / f"{path.stem}.md"
         if args.command == "text":
+            chapter_files([args.name])
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(to_text(read(path)), encoding="utf-8")
             print(f"{path.name} -> {file}")
         else:
+            if not file.is_file():
+                raise SystemExit(
+                    f"{file} is not there: chapters.py text NAME writes it"
+                )
             old = read(path) if path.exists() else None
             write(from_text(file.read_text(encoding="utf-8"), old), path)
-            print(f"{file} -> {path.name}")
+            print(f"{file} -> {path.name}{'' if old else ', a new chapter'}")
 
 
 if __name__ == "__main__":

@@ -119,9 +119,9 @@ def coloured(counts: list[int], held_out: int = 4, side: int = 8, seed: int = 0)
         noise = torch.randint(-40, 40, (len(y), 3, side, side), generator=random)
         return Images((colours[y] + noise).to(torch.uint8), y)
 
-    held = [held_out] * len(counts)
+    test, validation = [held_out] * len(counts), [held_out + 1] * len(counts)  # to be told apart by their number
     names = [f"colour {i}" for i in range(len(counts))]
-    return LongTailed("coloured", images(counts), images(held), images(held), names)
+    return LongTailed("coloured", images(counts), images(validation), images(test), names)
 
 
 @pytest.fixture

@@ -106,15 +106,17 @@ def test_the_solution_passes_and_the_stub_does_not(path, stub, check, solution):
 
 
 def test_the_contents_name_what_exists_and_all_of_it():
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     named = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
     pages = [*BOOK.glob("*.ipynb"), *BOOK.glob("*.md")]
     assert sorted(named) == sorted(f"book/{page.stem}" for page in pages)
 
 
 def test_every_citation_is_in_the_bibliography():
-    keys = set(re.findall(r"@\w+\{([\w-]+),", (BOOK / "references.bib").read_text()))
-    pages = [p.read_text() for p in BOOK.glob("*.md")] + [json.dumps(chapters.read(p)) for p in CHAPTERS]
+    keys = set(re.findall(r"@\w+\{([\w-]+),", (BOOK / "references.bib").read_text(encoding="utf-8")))
+    pages = [p.read_text(encoding="utf-8") for p in BOOK.glob("*.md")] + [
+        json.dumps(chapters.read(p)) for p in CHAPTERS
+    ]
     cited = {
         key for page in pages for group in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", page) for key in group.split(",")
     }
@@ -126,11 +128,9 @@ def test_every_citation_is_in_the_bibliography():
 
 def test_a_second_run_gives_the_same_bytes(tmp_path):
     cells = [
-        "import ipywidgets, sys, numpy as np\nfrom matplotlib.figure import Figure\nfrom mbib_core import figures",
+        "import sys, numpy as np\nfrom matplotlib.figure import Figure\nfrom mbib_core import figures",
         "for i in range(50):\n    print(i)\n    sys.stdout.flush()",
         "figures.show(figures.class_counts({'a': np.array([200, 50, 10, 2])}))",
-        "box = ipywidgets.VBox([ipywidgets.IntSlider(), ipywidgets.FloatText()])\n"
-        "link = ipywidgets.jslink((box.children[0], 'value'), (box.children[1], 'value'))\nbox",
     ]
     path = tmp_path / "tiny.ipynb"
     chapters.write(notebook(*cells), path)
@@ -143,7 +143,6 @@ def test_a_second_run_gives_the_same_bytes(tmp_path):
     assert nb.cells[2].metadata.mystnb.image.alt.startswith("Training pictures of each class")
     assert len(nb.cells[1].outputs) == 1
     assert "timing" not in first.decode()
-    assert not re.findall(r"\b(?!0{20})[0-9a-f]{32}\b", first.decode()), "a random widget name is left"
 
 
 def test_text_keeps_ids_and_outputs_of_unchanged_cells_only():
@@ -161,6 +160,11 @@ def test_text_keeps_ids_and_outputs_of_unchanged_cells_only():
     ("damage", "complaint"),
     [
         (lambda cell: cell.update(execution_count=None), "was not executed"),
+        (lambda cell: cell.update(source=""), "nothing in it"),
+        (
+            lambda cell: cell.update(outputs=[nbformat.v4.new_output("display_data", {chapters.VIEW: {}})]),
+            "stores a widget",
+        ),
         (lambda cell: cell.update(source="\n".join(["a = 1"] * 26)), "26 lines"),
         (lambda cell: cell.update(source="a" * 89), "wider than 88"),
         (
@@ -233,7 +237,7 @@ def test_an_unknown_chapter_is_named_with_those_there_are():
 @pytest.mark.slow
 def test_the_book_builds_without_a_warning_and_images_keep_their_alt_text(site):
     for path in CHAPTERS:
-        page = (site / f"{path.stem}.html").read_text()
+        page = (site / f"{path.stem}.html").read_text(encoding="utf-8")
         article = page[page.index("<article") : page.index("</article")]
         stored = [alt for cell in chapters.code_cells(chapters.read(path)) for _, alt in chapters.images(cell)]
         shown = re.findall(r'<img alt="([^"]*)"', article)
@@ -243,7 +247,7 @@ def test_the_book_builds_without_a_warning_and_images_keep_their_alt_text(site):
 
 @pytest.mark.slow
 def test_pages_link_to_the_repository_at_its_address(site):
-    page = (site / "01_long_tails.html").read_text()
+    page = (site / "01_long_tails.html").read_text(encoding="utf-8")
     assert f"https://github.com/{chapters.address()}" in page
     assert f"colab.research.google.com/github/{chapters.address()}/blob/main/book/01_long_tails.ipynb" in page
     assert "THEBE_JS_URL" not in page

@@ -234,6 +234,32 @@ def test_a_run_without_what_it_should_leave_is_wanted_still(project: Project) ->
     assert missing([one], project.list.parent) == []
 
 
+def words_of(project: Project, number: int, monkeypatch: pytest.MonkeyPatch, **given: Any) -> list[str]:
+    """The command line of the run `number` of the list, as it would be started."""
+    seen: list[list[str]] = []
+    popen = module.subprocess.Popen
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            module.subprocess,
+            "Popen",
+            lambda words, **more: seen.append(words) if "-c" in words else popen(words, **more),
+        )
+        own = {"root": None, "compiled": False} | given
+        module._start(project.wanted[number], project.list.parent, project.head, 1, *own.values())
+    return seen[0][3:]
+
+
+def test_a_run_is_started_with_the_folder_of_the_data_and_anew_where_its_record_is_there(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "--again" not in words_of(project, 2, monkeypatch)
+    write_record({"run_id": project.ids[2]}, project.list.parent)
+    words = words_of(project, 2, monkeypatch, root=project.folder, compiled=True)
+    assert "--again" in words, "or the command would say that it was made before, and what is missing stays so"
+    assert words[words.index("--root") + 1] == str(project.folder.resolve())
+    assert "--compile" not in words, "the stand-in, like an older commit, does not know it"
+
+
 # Making runs
 
 

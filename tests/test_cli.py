@@ -403,23 +403,25 @@ def test_weights_are_evaluated_to_the_accuracy_of_the_record(mbib: Say, quick: s
     rows = [line for line in trained if line.lstrip().startswith(("v", "adjusted", "many", "medium"))]
     assert out.splitlines()[1:] == rows
     assert "on 12 test pictures" in out
-    assert "on 12 validation pictures" in mbib("evaluate", weights, "--validation")[1]
+    assert "on 15 validation pictures" in mbib("evaluate", weights, "--validation")[1]
 
 
 @pytest.mark.fault("the test set for a run for choosing")
 def test_a_run_for_choosing_settings_shows_validation_and_its_weights_never_meet_the_test_set(
     mbib: Say, quick: str, tmp_path: Path, sentence: Callable[[str], None]
 ) -> None:
-    status, out, _ = mbib("train", "ce", *quick.split(), "--choosing")
+    status, out, _ = mbib("train", "ce", *quick.split(), "--choosing", "--features")
     assert status == 0
-    assert "validation pictures" in out
+    assert "15 validation pictures" in out
     assert "test" not in one_record(tmp_path / "runs")
+    (features,) = (tmp_path / "runs").glob("*.npz")
+    assert len(np.load(features)["labels"]) == 15
     weights = str(next((tmp_path / "runs").glob("*.safetensors")))
     status, _, err = mbib("evaluate", weights)
     sentence(err)
     assert status == 2
     assert "is of a run for choosing settings" in err
-    assert mbib("evaluate", weights, "--validation")[0] == 0
+    assert "on 15 validation pictures" in mbib("evaluate", weights, "--validation")[1]
 
 
 def test_the_table_gathers_seeds_from_several_folders(mbib: Say, quick: str, tmp_path: Path) -> None:

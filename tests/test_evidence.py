@@ -115,3 +115,23 @@ def test_a_chapter_was_executed_after_the_last_record_came(stem: str, words: str
     outputs = " ".join(o.get("data", {}).get("text/markdown", "") for c in cells for o in c.get("outputs", []))
     (number,) = re.findall(words, outputs)
     assert int(number) == len(results.find(RECORDS, data="glyphs-lt", purpose="final", **where))
+
+
+@pytest.mark.parametrize("stem", ["05_bib", "06_mbib"])
+def test_every_run_of_glyphs_that_a_chapter_could_quote_is_in_its_list(stem: str):
+    cells = nbformat.read(BOOK / f"{stem}.ipynb", as_version=4).cells
+    outputs = " ".join(o.get("data", {}).get("text/markdown", "") for c in cells for o in c.get("outputs", []))
+    (number,) = re.findall(r"<summary>(\d+) runs</summary>", outputs)
+    listed = re.findall(r"^- `(\S+)`, commit", outputs, re.M)
+    assert len(listed) == int(number)
+    final = {"data": "glyphs-lt", "purpose": "final", "imbalance": 100.0, "epochs": 24}
+    if stem == "05_bib":
+        wanted = [
+            r for m in ("bsce", "bsce-mlp", "bsce-2branch", "bib") for r in results.find(RECORDS, method=m, **final)
+        ]
+    else:
+        own = {**METHODS["mbib"].loss_settings, "alphas": list(METHODS["mbib"].alphas)}
+        others = [own | {"beta": beta} for beta in (0.25, 0.5, 1.0, 2.0, 4.0)]
+        wanted = [r for method in METHODS for r in runs(method, data="glyphs-lt")]
+        wanted += [r for o in others for r in results.find(RECORDS, method="mbib", **final, **o)]
+    assert set(listed) == {r["run_id"] for r in wanted}

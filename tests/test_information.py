@@ -341,13 +341,18 @@ def test_the_curve_is_concave_with_slope_beta():
     assert curve.residual.max() <= 1e-8
 
 
-def test_the_order_of_the_betas_does_not_matter_and_the_seed_decides():
+def test_the_order_of_the_betas_does_not_matter_and_the_seed_decides(monkeypatch):
     p_xy = channel(np.random.default_rng(6), 5, 4)
     one, other = information_curve(p_xy, [0.1, 0.3, 0.6]), information_curve(p_xy, [0.6, 0.1, 0.3])
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a, b[[1, 2, 0]])
     for a, b in zip(information_bottleneck(p_xy, 0.3, seed=1), information_bottleneck(p_xy, 0.3, seed=1), strict=True):
         np.testing.assert_array_equal(a, b)
+    drawn = []
+    draw = np.random.default_rng
+    monkeypatch.setattr(information.np.random, "default_rng", lambda seed: (drawn.append(seed), draw(seed))[1])
+    information_bottleneck(p_xy, 0.3, seed=5)
+    assert drawn == [5]
 
 
 def test_a_neighbour_as_a_start_changes_nothing_but_the_time():

@@ -14,6 +14,7 @@ from mbib_core.campaign import read_wanted
 from mbib_core.cli import main
 from mbib_core.datasets import long_tailed_counts, shots
 from mbib_core.information import contraction_coefficient, squared_maximal_correlation
+from mbib_core.losses import bib, mbib
 from mbib_core.methods import METHODS, SCHEDULES
 from mbib_core.results import Settings, published, run_id
 
@@ -232,8 +233,10 @@ def test_every_option_that_the_page_names_exists(capsys):
 
 
 def test_the_two_readings_of_equation_11_differ_by_a_factor():
-    bibs, a = torch.rand(3, generator=torch.Generator().manual_seed(0)).double(), (0.2, 0.5)
+    *v, z = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0)).double()
+    own = {"targets": torch.arange(6) % 3, "counts": torch.tensor([50, 9, 2]), "beta": 1.0}
+    a = (0.2, 0.5)
+    bibs = [bib(v_i, z, **own) for v_i in v]
     added = bibs[2] + a[0] * bibs[0] + a[1] * bibs[1]
-    shares = [a_i / (1 + sum(a)) for a_i in a]
-    mixed = shares[0] * bibs[0] + shares[1] * bibs[1] + (1 - sum(shares)) * bibs[2]
+    mixed = mbib(v, z, alphas=[a_i / (1 + sum(a)) for a_i in a], **own)
     assert float(added) == pytest.approx(float((1 + sum(a)) * mixed))

@@ -231,6 +231,16 @@ def test_the_fingerprint_follows_pictures_classes_and_parts(birds: Path) -> None
     assert all(re.fullmatch("[0-9a-f]{8}", str(one)) for one in found)
 
 
+def test_the_fingerprint_follows_the_parts(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for part, start in (("train", 0), ("val", 10), ("test", 20)):
+        fill(one / part, {"robin": 2, "wren": 2}, start=start)
+    shutil.copytree(one, other)
+    for old, new in (("test", "x"), ("val", "test"), ("x", "val")):
+        (other / old).rename(other / new)
+    assert load_folder(one).fingerprint != load_folder(other).fingerprint
+
+
 # How a file becomes a picture
 
 

@@ -91,11 +91,18 @@ def test_a_page_asks_nobody_draws_its_formulas_and_fits_a_phone(page, name, site
         assert page.wrong == []
         assert "\\(" not in page.inner_text("article")
         assert page.locator("mjx-merror").count() == 0
+        assert page.locator("mjx-container[tabindex]").count() == 0, "a reader with a keyboard would stop at each"
         assert page.locator("mjx-container").count() >= len(static(site, name).select("article .math"))
     assert page.evaluate("document.documentElement.dataset.theme") == scheme
     assert page.evaluate("document.documentElement.scrollWidth") == 375
     images = page.locator("article img")
     assert all(images.nth(i).get_attribute("alt") for i in range(images.count()))
+    for question in page.locator(".question").all():
+        asked = page.locator(f"#{question.get_attribute('aria-labelledby')}")
+        assert question.get_attribute("role") == "group"
+        assert asked.inner_text() == question.locator("p").first.inner_text() != ""
+        verdict = question.locator("[role=status]").first
+        assert verdict.evaluate("node => getComputedStyle(node).display") == "block", "there before its first words"
 
 
 # A formula is cut where the nearest box that does not let it out is narrower and cannot be scrolled to both its ends.

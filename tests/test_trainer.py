@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mbib_core import trainer
 from mbib_core.backbones import multiply_adds
 from mbib_core.bottleneck import Bottleneck
-from mbib_core.datasets import Images, LongTailed
+from mbib_core.datasets import Images, LongTailed, channel_statistics, load
 from mbib_core.methods import METHODS, SCHEDULES, Method, OneCycle, Schedule, method_of, settle
 from mbib_core.results import Settings, command_line, run_id, write_record
 from mbib_core.trainer import (
@@ -134,8 +134,16 @@ def test_batches_come_from_seed_and_epoch_alone() -> None:
         return [[part.tolist() for part in batch] for batch in batches(50, Schedule(8, 1, 16), True, seed, epoch, CPU)]
 
     assert order(3, 7) == order(3, 7)
-    assert order(3, 7) != order(3, 8)
-    assert order(3, 7) != order(4, 7)
+
+
+def test_no_two_seeds_and_epochs_share_their_order() -> None:
+    schedule = Schedule(8, 1, 64)
+    first = {
+        tuple(next(batches(50, schedule, True, seed, epoch, CPU))[0].tolist())
+        for seed in range(5)
+        for epoch in range(40)
+    }
+    assert len(first) == 5 * 40, "runs that are compared seed by seed would be each other, an epoch later"
 
 
 # Schedule
@@ -166,9 +174,22 @@ def test_a_shorter_schedule_keeps_the_shape(epochs: int) -> None:
         assert [sum(math.isclose(r, x) for r in rates) for x in (1e-3, 1e-5)] == [epochs // 10, epochs // 10]
 
 
-def test_the_rate_that_was_used_is_the_schedules(tiny_data: LongTailed, tiny_schedule: Schedule) -> None:
-    run = quietly(replace(TINY, epochs=4), tiny_data)
-    assert run.history["rate"] == [tiny_schedule.learning_rate(epoch, 4) for epoch in range(4)]
+def test_every_step_takes_the_schedules_rate_momentum_and_decay(
+    tiny_data: LongTailed, tiny_schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, step = [], torch.optim.SGD.step
+
+    def watched(self: torch.optim.SGD, *args: Any, **kwargs: Any) -> Any:
+        taken.extend((group["lr"], group["momentum"], group["weight_decay"]) for group in self.param_groups)
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    run = quietly(replace(TINY, epochs=10), tiny_data)
+    rates = [tiny_schedule.learning_rate(epoch, 10) for epoch in range(10)]
+    steps = math.ceil(len(tiny_data.train.y) / tiny_schedule.batch)
+    assert len(set(rates)) == 3, "or a constant rate would pass"
+    assert taken == [(rate, tiny_schedule.momentum, tiny_schedule.weight_decay) for rate in rates for _ in range(steps)]
+    assert run.history["rate"] == rates
 
 
 def test_one_cycle_climbs_once_and_falls_to_nothing_while_the_pictures_grow_to_full_size() -> None:
@@ -273,10 +294,18 @@ def test_a_device_that_cannot_compute_is_refused(device: str) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_every_precision_trains_and_keeps_float32_weights(
-    tiny_data: LongTailed, tiny_schedule: Schedule, precision: str
+    tiny_data: LongTailed, tiny_schedule: Schedule, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    computed, check = set(), Bottleneck._check_maps
+
+    def watched(self: Bottleneck, maps: Any) -> None:
+        computed.update({maps[-1].dtype} if self.training else ())
+        check(self, maps)
+
+    monkeypatch.setattr(Bottleneck, "_check_maps", watched)
     run = quietly(replace(TINY, precision=precision, epochs=2), tiny_data)
     assert run.precision == precision
+    assert computed == {getattr(torch, precision)}
     assert {p.dtype for p in run.network.parameters()} == {torch.float32}
     assert all(math.isfinite(loss) for loss in run.history["loss"])
 
@@ -317,6 +346,36 @@ def test_a_run_leaves_its_history_and_a_network_in_evaluation_mode(whole: Traine
     assert len(whole.commits) == 1
 
 
+def test_a_run_is_given_the_datas_statistics_counts_and_flips(
+    tiny_data: LongTailed, tiny_schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, flips, loss, draw = [], [], Method.loss, trainer.batches
+    monkeypatch.setattr(Method, "loss", lambda self, o, y, n: (counts.append(n.tolist()), loss(self, o, y, n))[1])
+    monkeypatch.setattr(trainer, "batches", lambda *given: (flips.append(given[2]), draw(*given))[1])
+    run = quietly(replace(TINY, epochs=1), tiny_data)
+    mean, std = channel_statistics(tiny_data.train.x)
+    assert torch.equal(run.network.mean.flatten(), mean)
+    assert torch.equal(run.network.std.flatten(), std)
+    quietly(replace(TINY, epochs=1), replace(tiny_data, flip=False))
+    quietly(replace(TINY, epochs=1, flip=False), tiny_data)
+    assert flips == [True, False, False]
+    assert {tuple(n) for n in counts} == {(22, 9, 3)}
+    assert not load("glyphs-lt").flip, "a mirrored letter is another"
+
+
+def test_the_curve_is_of_the_first_validation_pictures(
+    tiny_schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, seen, look = coloured([22, 9, 3], held_out=20), [], trainer.features_of
+    monkeypatch.setattr(trainer, "features_of", lambda network, x: (seen.append(x), look(network, x))[1])
+    run = quietly(replace(TINY, epochs=1), data)
+    expected = trainer.first_of_each_class(data.validation, trainer.CURVE_PICTURES)
+    assert len(expected.y) == 60 < len(data.validation.y)
+    assert any(torch.equal(x, expected.x) for x in seen if len(x) == 60)
+    accuracy = evaluate(run.network, expected, data)["accuracy"]["mean"]
+    assert run.history["curve"] == [pytest.approx(accuracy, rel=1e-5)]
+
+
 def test_a_run_is_repeated_to_the_same_bits_and_another_seed_is_another_run(
     whole: Trained, tiny_data: LongTailed
 ) -> None:
@@ -340,13 +399,18 @@ def test_two_pictures_are_enough_to_train_on(tiny_schedule: Schedule) -> None:
     assert len(quietly(TINY, coloured([1, 1])).history["loss"]) == 3
 
 
-def test_training_leaves_the_callers_random_numbers_and_threads_alone(tiny_schedule: Schedule) -> None:
+def test_training_leaves_the_callers_random_numbers_and_threads_alone(
+    tiny_schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
     threads = torch.get_num_threads()
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
+    during, draw = [], trainer.batches
+    monkeypatch.setattr(trainer, "batches", lambda *given: (during.append(torch.get_num_threads()), draw(*given))[1])
     quietly(replace(TINY, threads=2, epochs=1), coloured([1, 1]))
     assert torch.equal(torch.rand(3), expected)
+    assert during == [2]
     assert torch.get_num_threads() == threads
 
 
@@ -855,7 +919,7 @@ def test_a_run_for_choosing_settings_never_touches_the_test_set(
     run = quietly(replace(TINY, purpose="choosing"), tiny_data, checkpoint=tmp_path / "run.pt")
     record = trainer.record_of(run, tiny_data, command_line(run.settings))
     assert "test" not in record
-    assert record["validation"]["pictures"] == 12
+    assert record["validation"]["pictures"] == 15
     with pytest.raises(AssertionError, match="the test set was touched"):
         trainer.record_of(replace(run, settings=replace(run.settings, purpose="final")), tiny_data, "")
 

@@ -50,7 +50,7 @@ def with_own_mathjax(app: Sphinx, config: Config) -> None:
     try:
         if not (served / "mathjax" / "tex-chtml-full.js").is_file():
             fetch_mathjax(served / "mathjax")
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, subprocess.SubprocessError, tarfile.TarError) as error:
         log.info(
             f"npm gave no {MATHJAX} ({error}): the pages fetch it from a CDN when they are read"
         )
@@ -74,6 +74,13 @@ def fetch_mathjax(folder: Path) -> None:
         )
         (archive,) = Path(where).glob("mathjax-*.tgz")
         with tarfile.open(archive) as package:
-            wanted = [m for m in package.getmembers() if m.name.startswith(PARTS)]
-            package.extractall(where, members=wanted, filter="data")
-        shutil.copytree(Path(where) / "package" / "es5", folder, dirs_exist_ok=True)
+            wanted = [
+                m
+                for m in package.getmembers()
+                if m.isfile() and m.name.startswith(PARTS)
+            ]
+            # The script last: it is what tells the next build that all is there.
+            for member in sorted(wanted, key=lambda m: m.name == PARTS[0]):
+                file = folder / Path(member.name).relative_to("package/es5")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(package.extractfile(member).read())

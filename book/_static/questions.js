@@ -27,7 +27,11 @@ document.addEventListener("DOMContentLoaded", () => {
     score.textContent = `Answered right: ${done} of ${questions.length}, at the first try: ${first}.`;
   };
 
-  for (const question of questions) {
+  for (const [number, question] of questions.entries()) {
+    const asked = question.querySelector("p");
+    asked.id ||= `question-${number + 1}`;
+    question.setAttribute("role", "group");
+    question.setAttribute("aria-labelledby", asked.id);
     const verdict = line("question-verdict");
     question.append(verdict);
     let tries = 0;

@@ -169,13 +169,13 @@ def score_map(values: Any, rows: Sequence[str], columns: Sequence[str], *, xlabe
     """
     values = np.asarray(values, dtype=float)
     low, high = np.nanmin(values), np.nanmax(values)
-    shades = np.where(np.isnan(values), 0, 0.15 + 0.6 * (values - low) / max(high - low, 1e-9))
+    shades = np.where(np.isnan(values), 0, 0.1 + 0.45 * (values - low) / max(high - low, 1e-9))
     with styled():
         figure, axes = one_axes(0.9 + 0.46 * len(rows))
         heat(axes, shades, rows)
         for (row, column), value in np.ndenumerate(values):
             text = "–" if np.isnan(value) else f"{value:.1f}"
-            axes.text(column, row, text, ha="center", va="center", color=CARD if shades[row, column] > 0.5 else INK)
+            axes.text(column, row, text, ha="center", va="center", color=INK)
         axes.set_xticks(range(len(columns)), columns)
         axes.set(xlabel=xlabel)
     return described(figure, finding)

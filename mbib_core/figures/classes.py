@@ -50,7 +50,7 @@ def class_counts(profiles: Mapping[str, Int[np.ndarray, " c"]]) -> Figure:
         axes.set_ylim(low, high)
         for index, (name, counts) in enumerate(profiles.items()):
             ordered = np.sort(np.asarray(counts))[::-1]
-            axes.step(np.arange(1, len(ordered) + 1), ordered, where="mid", color=OTHERS[index],
+            axes.step(np.arange(1, len(ordered) + 1), ordered, where="mid", color=OTHERS[index % len(OTHERS)],
                       ls=("-", "--", "-.", ":")[index % 4], label=name)  # fmt: skip
         for shot, (above, to) in SHOTS.items():
             bottom, top = max(above, low), min(to, high)

@@ -34,7 +34,7 @@ def two_classifiers() -> Figure:
             axes.text(x, 6.3, f"{loss}: labels", ha="center", va="center", fontweight="bold", **labels)
         arrow(places["$f_v(v)$"], places["$f_z(z)$"], lw=1.8, ls=(0, (4, 2)), shrinkA=32, shrinkB=32, **taught)
         axes.text(6.6, 4.45, r"$L_\mathrm{VSD}$", ha="center", va="bottom", fontsize=11, **taught)
-        axes.text(6.6, 3.9, "teaches", ha="center", va="top", fontsize=9, **taught)
+        axes.text(6.6, 3.9, "teaches", ha="center", va="top", fontsize=9, color=INK)
     words = (
         "The network of BIB. A trunk makes v of the picture x, and a linear layer, normalisation and ReLU make z of v. "
         "One classifier stands on v, one on z, and labels teach both, by L_v and L_z. L_VSD is an arrow from the "

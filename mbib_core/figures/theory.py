@@ -38,8 +38,8 @@ def posterior_curves(
     """Probabilities (0 to 1) over one number `v`: what is `known` as lines, what methods have `learned` as marks."""
     with styled():
         figure, axes = one_axes(3.3)
-        for (name, values), dashes in zip(known.items(), ("-", "--", ":"), strict=False):
-            axes.plot(v, values, color=INK, lw=1.4, ls=dashes, label=name)
+        for index, (name, values) in enumerate(known.items()):
+            axes.plot(v, values, color=INK, lw=1.4, ls=("-", "--", ":", "-.")[index % 4], label=name)
         for index, (name, values) in enumerate(learned.items()):
             axes.plot(v, values, ls="", marker=MARKERS.get(name, "x"), color=colour_of(name, index), markersize=5.5,
                       markevery=max(1, len(v) // 20), label=NAMES.get(name, name))  # fmt: skip
@@ -71,8 +71,8 @@ def class_regions(
     tints = ("#c3d4e6", "#eadfb4", "#ecc3b2", "#cfdcc6")
     with styled():
         figure, axes = one_axes(4.4)
-        for i, (name, (x, y), tint) in enumerate(zip(names, centres, tints, strict=False)):
-            axes.contourf(side, side, region == i, levels=[0.5, 1.5], colors=[tint])
+        for i, (name, (x, y)) in enumerate(zip(names, centres, strict=True)):
+            axes.contourf(side, side, region == i, levels=[0.5, 1.5], colors=[tints[i % 4]])
             axes.contour(side, side, balanced == i, levels=[0.5], colors=[FAINT], linewidths=0.9, linestyles="--")
             axes.contour(side, side, log_p[..., i], levels=[-0.5], colors=[INK], linewidths=0.8, linestyles="-")
             axes.text(x, y, f"{name}\n{accuracy[i]:.0f} %", ha="center", va="center", fontweight="bold")
