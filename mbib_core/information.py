@@ -84,7 +84,7 @@ def mutual_information(p, a: Names, b: Names, *, given: Names = "", axes, base: 
 def kl_divergence(p: Array, q: Array, *, base: float = math.e) -> float:
     """The price of taking q for p: KL(p, q) = E_p log p/q; infinite where q = 0 < p.
 
-    p, q: distributions of one shape, not samples. Raises ValueError for anything else.
+    p, q: distributions of one shape, not samples. Raises ValueError for anything else. Source: Kullback & Leibler 1951.
     """
     p, q = _probabilities(p, "p"), _probabilities(q, "q")
     if p.shape != q.shape:

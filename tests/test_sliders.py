@@ -61,6 +61,8 @@ def test_nothing_leaves_the_output_and_nothing_can_collide(html):
     other = slider_html(figures(), VALUES, label="another", alts=ALTS)
     keys = [re.search(r'data-slider="(\w+)"', text)[1] for text in (html, other)]
     assert keys[0] != keys[1]
+    turned = slider_html(figures()[::-1], VALUES, label="how many", alts=ALTS)
+    assert re.search(r'data-slider="(\w+)"', turned)[1] not in keys
     assert html == slider_html(figures(), VALUES, label="how many", alts=ALTS)
 
 
