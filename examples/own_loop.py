@@ -44,7 +44,7 @@ optimizer = torch.optim.AdamW(everything.parameters(), 3e-3)
 for _epoch in range(8):
     for rows in torch.randperm(len(data.train.y)).split(64):
         if len(rows) < 2:
-            continue  # batch norm needs two pictures: drop_last=True of a DataLoader
+            continue  # batch norm needs two pictures
         v_logits, z_logits = forward(x_train[rows])
         loss = criterion(v_logits, z_logits, data.train.y[rows])
         optimizer.zero_grad()

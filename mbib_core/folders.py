@@ -141,9 +141,10 @@ def _files(root: Path) -> Iterator[File]:
                 raise ValueError(f"{parts[part]} and {folder} are both the {part} part: leave one")
             parts[part] = folder
     if "train" not in parts or len(parts) == 1:
-        for folder in parts.values():
+        if parts:
+            first = next(iter(parts.values()))
             raise ValueError(
-                f"{folder} holds folders, so it is a part and no class: beside train/ goes a validation/ or a "
+                f"{first} holds folders, so it is a part and no class: beside train/ goes a validation/ or a "
                 f"test/, and beside these a train/, each with one sub-folder a class; to have all parts split off, "
                 f"name the folder of classes itself"
             )

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
-from mbib_core import trainer
+from mbib_core import augmentation, trainer
 from mbib_core.datasets import Images, LongTailed
 from mbib_core.methods import METHODS, SCHEDULES, settle
 from mbib_core.results import Settings
@@ -109,9 +109,9 @@ def bare(method, data, precision):
 
 def data_alone(data):
     start = time.process_time()
-    padded = trainer.pad(data.train.x, SCHEDULE.padding)
-    for index, crop, flip in trainer.batches(len(padded), SCHEDULE, True, 0, 0, torch.device("cpu")):
-        trainer.augment(padded, index, crop, flip, SCHEDULE.padding)
+    padded = augmentation.pad(data.train.x, SCHEDULE.padding)
+    for index, crop, flip in augmentation.batches(len(padded), SCHEDULE, True, 0, 0, torch.device("cpu")):
+        augmentation.augment(padded, index, crop, flip, SCHEDULE.padding)
     return time.process_time() - start
 
 

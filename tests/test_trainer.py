@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mbib_core import trainer
+from mbib_core.augmentation import augment, batches, pad, resize
 from mbib_core.backbones import multiply_adds
 from mbib_core.bottleneck import Bottleneck
 from mbib_core.datasets import Images, LongTailed, channel_statistics, load
@@ -29,14 +30,10 @@ from mbib_core.methods import METHODS, SCHEDULES, Method, OneCycle, Schedule, me
 from mbib_core.results import Settings, command_line, run_id, write_record
 from mbib_core.trainer import (
     Trained,
-    augment,
-    batches,
     evaluate,
     features_of,
-    pad,
     pick_device,
     pick_precision,
-    resize,
     train,
 )
 
