@@ -112,8 +112,9 @@ def _train(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from mbib_core.datasets import load
+    from mbib_core.evaluation import evaluate
     from mbib_core.methods import method_of
-    from mbib_core.trainer import evaluate, pick_device
+    from mbib_core.trainer import pick_device
     from mbib_core.weights import read_weights
 
     run = read_weights(args.weights)
@@ -122,7 +123,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.weights} is of a run for choosing settings, which no test set may judge: --validation")
     if settings.pictures is not None and settings.folder is None:
         raise ValueError(
-            f"{args.weights} is of arrays, {settings.data}, and no name leads to them: mbib_core.trainer.evaluate "
+            f"{args.weights} is of arrays, {settings.data}, and no name leads to them: mbib_core.evaluation.evaluate "
             f"takes the network and the data set"
         )
     data = load(settings.data, imbalance=settings.imbalance, root=args.root, size=run.size[0])
@@ -148,8 +149,9 @@ def _predict(args: argparse.Namespace) -> int:
     import torch
 
     from mbib_core.bottleneck import default_prediction
+    from mbib_core.evaluation import features_of, of_kind
     from mbib_core.folders import read_file
-    from mbib_core.trainer import features_of, of_kind, pick_device
+    from mbib_core.trainer import pick_device
     from mbib_core.weights import read_weights
 
     run = read_weights(args.weights)
@@ -247,8 +249,9 @@ def _write_features(run: "Trained", data: "LongTailed", path: Path) -> None:
     import numpy as np
 
     from mbib_core.bottleneck import default_prediction
+    from mbib_core.datasets import first_of_each_class
+    from mbib_core.evaluation import features_of, of_kind
     from mbib_core.results import write_atomically
-    from mbib_core.trainer import features_of, first_of_each_class, of_kind
 
     images = first_of_each_class(data.test if run.settings.purpose == "final" else data.validation, 20)
     found = features_of(run.network, images.x)

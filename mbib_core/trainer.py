@@ -1,4 +1,4 @@
-"""The loop: data on the device, precision, schedule, resume; and what the network that it leaves is worth."""
+"""The loop: data on the device, precision, schedule, resume; and the record of the run."""
 
 import ctypes
 import math
@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mbib_core import metrics
 from mbib_core.augmentation import augment, batches, pad, resize
 from mbib_core.backbones import multiply_adds
-from mbib_core.bottleneck import Bottleneck, Outputs, default_prediction, predictions
+from mbib_core.bottleneck import Bottleneck, Outputs, default_prediction
 from mbib_core.checkpoints import read_checkpoint, write_checkpoint
-from mbib_core.datasets import Images, LongTailed, channel_statistics
+from mbib_core.datasets import LongTailed, channel_statistics, first_of_each_class
+from mbib_core.evaluation import accuracies, all_finite, evaluate, features_of, of_kind, plain
 from mbib_core.methods import SCHEDULES, method_of, settle
 from mbib_core.results import Record, Settings, commit_of_code, run_id
 
@@ -137,11 +137,11 @@ def train(
             run.history["rate"].append(rate)
             looked = (epoch + 1) % math.ceil(epochs / CURVE_POINTS) == 0
             seen = features_of(network, data.train.x[: schedule.batch]) if looked or epoch + 1 == epochs else {}
-            if not _all_finite(seen):  # a last step that no loss has seen
+            if not all_finite(seen):  # a last step that no loss has seen
                 raise _diverged(f"the network's answers are not finite after epoch {epoch + 1}", settings, checkpoint)
             if looked and len(few.y):
                 with torch.autocast(device.type, _dtype(precision), enabled=precision != "float32"):
-                    accuracy = _accuracies(of_kind("logits", features_of(network, few.x)), few.y.to(device), data)
+                    accuracy = accuracies(of_kind("logits", features_of(network, few.x)), few.y.to(device), data)
                 run.history["curve_epoch"].append(epoch + 1)
                 run.history["curve"].append(accuracy[default_prediction(accuracy)])
             bar.set_postfix(loss=f"{run.history['loss'][-1]:.3f}")
@@ -209,70 +209,6 @@ def _compiled(run: Trained, x: UInt8[Tensor, "b 3 h w"], scales: set[float]) -> 
         network.load_state_dict(kept)
 
 
-@torch.inference_mode()
-def features_of(network: Bottleneck, x: UInt8[Tensor, "n 3 h w"], batch: int = 500) -> dict[str, Float[Tensor, "n _d"]]:
-    """Logits of every prediction, and the features `v` (deepest observation) and `z`, of all pictures, in float32.
-
-    Keys: `logits/v` and, where the network has a z, `logits/z`, `logits/mean`, `logits/mean_probability`;
-    `features/v`, `features/z`. The network is left in evaluation mode.
-    """
-    network.eval()
-    device = next(network.parameters()).device
-    parts: dict[str, list[Tensor]] = {}
-    for start in range(0, max(1, len(x)), batch):  # no pictures: one empty batch
-        outputs = network(x[start : start + batch].to(device).contiguous(memory_format=torch.channels_last))
-        found = {f"logits/{name}": logits for name, logits in predictions(outputs).items()}
-        found["features/v"] = outputs.observations[-1]
-        if outputs.z is not None:
-            found["features/z"] = outputs.z
-        for name, value in found.items():
-            parts.setdefault(name, []).append(value)
-    return {name: torch.cat(values) for name, values in parts.items()}
-
-
-def of_kind(kind: str, found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The `logits` or the `features` among what `features_of` found, by their names without the kind."""
-    return {name.removeprefix(f"{kind}/"): value for name, value in found.items() if name.startswith(f"{kind}/")}
-
-
-def evaluate(network: Bottleneck, images: Images, data: LongTailed, *, adjusted: bool = False) -> dict[str, Any]:
-    """Everything a record says of one set of pictures, as plain values; rounded to 6 digits.
-
-    `accuracy` (0 to 1): by prediction, over all classes and by shot, means over classes; `by_class` for each
-    prediction; of the `default` prediction the `posterior_means` (Eq. 14) and the `calibration` over all and by shot;
-    `rho` (Eqs. 15 to 17) and the leave-one-out 10-nearest-neighbour accuracy `neighbours` of v and z. None stands
-    for a class without pictures. Raises FloatingPointError if the network has diverged.
-    """
-    found = features_of(network, images.x)
-    if not _all_finite(found):
-        raise FloatingPointError(
-            "the network has diverged, its answers are not finite: train it anew with other settings"
-        )
-    device = next(network.parameters()).device
-    y, classes = images.y.to(device), len(data.classes)
-    logits = of_kind("logits", found)
-    features = of_kind("features", found)
-    default = default_prediction(logits)
-    if adjusted:
-        logits["adjusted"] = logits[default] - data.counts.to(device).log()
-    masks = {shot: mask.to(device) for shot, mask in data.shots.items()}
-    rows = {"all": torch.ones_like(y, dtype=torch.bool)} | {shot: mask[y] for shot, mask in masks.items()}
-    return _plain(
-        {
-            "pictures": len(y),
-            "default": default,
-            "accuracy": _accuracies(logits, y, data),
-            "by_class": {name: metrics.accuracy_by_class(f, y) for name, f in logits.items()},
-            "posterior_means": metrics.posterior_means(logits[default], y),
-            "calibration": {shot: metrics.calibration(logits[default][r], y[r]) for shot, r in rows.items()},
-            "rho": {name: metrics.distances_by_shot(f, y, masks) for name, f in features.items()},
-            "neighbours": {
-                name: metrics.by_shot(metrics.neighbour_accuracy(f, y, classes), masks) for name, f in features.items()
-            },
-        }
-    )
-
-
 def record_of(run: Trained, data: LongTailed, command: str) -> Record:
     """The record of a finished run. A final run looks at the test set here, once; a run for choosing does not."""
     device = next(run.network.parameters()).device
@@ -298,7 +234,7 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
         "shots": {shot: int(mask.sum()) for shot, mask in data.shots.items()},
         "seconds": round(run.seconds, 1),
         "pictures_per_second": round(len(data.train.y) * len(run.history["loss"]) / run.seconds, 1),
-        "history": _plain(run.history),
+        "history": plain(run.history),
         "validation": evaluate(run.network, data.validation, data, adjusted=adjusted),
     }
     if run.settings.purpose == "final":
@@ -306,30 +242,11 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
     return record
 
 
-def first_of_each_class(images: Images, n: int) -> Images:
-    """The first `n` pictures of each class, in the order they stand."""
-    rank = torch.zeros_like(images.y)
-    for label in images.y.unique():
-        own = images.y == label
-        rank[own] = torch.arange(int(own.sum()))
-    return Images(images.x[rank < n], images.y[rank < n])
-
-
-def _accuracies(logits: dict[str, Tensor], y: Tensor, data: LongTailed) -> dict[str, dict[str, float]]:
-    masks = {shot: mask.to(y.device) for shot, mask in data.shots.items()}
-    return {name: metrics.by_shot(metrics.accuracy_by_class(f, y), masks) for name, f in logits.items()}
-
-
 def _check_finite(losses: Tensor, epoch: int, settings: Settings, checkpoint: Path | None) -> None:
     bad = (~losses.isfinite()).nonzero().flatten().tolist()
     if bad:
         where = f"the loss is {float(losses[bad[0]])} at epoch {epoch + 1}, step {bad[0] + 1}"
         raise _diverged(where, settings, checkpoint)
-
-
-def _all_finite(found: dict[str, Tensor]) -> bool:
-    """Of `features_of`'s answer; a mean of probabilities may be 0, with a logit of -inf."""
-    return all(bool(f.isfinite().all()) for name, f in found.items() if name != "logits/mean_probability")
 
 
 def _diverged(what: str, settings: Settings, checkpoint: Path | None) -> FloatingPointError:
@@ -392,16 +309,3 @@ def _processor() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _plain(value: Any) -> Any:
-    """Tensors as lists, numbers to 6 digits, NaN as None: what JSON can hold."""
-    if isinstance(value, Tensor):
-        return _plain(value.tolist())
-    if isinstance(value, dict):
-        return {name: _plain(v) for name, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return None if value != value else float(f"{value:.6g}")
-    return value

@@ -25,6 +25,7 @@ from PIL import Image, ImageOps
 
 from mbib_core import campaign, cli, metrics, report, trainer
 from mbib_core.datasets import LongTailed, from_arrays, load
+from mbib_core.evaluation import features_of
 from mbib_core.folders import Refused, held_out, load_folder, read_picture
 from mbib_core.methods import SCHEDULES, Schedule, settle
 from mbib_core.results import Settings, command_line, read_record, run_id, show_table, table
@@ -752,7 +753,7 @@ def test_predictions_are_those_of_the_network(trained: Path, birds: Path, capsys
     assert run.size == (32, 32)
     for row in (rows[0], rows[20], rows[40]):
         x = torch.from_numpy(read_picture(Path(row["file"]).read_bytes()))[None]
-        p = trainer.features_of(run.network, x)["logits/mean"].softmax(1)[0]
+        p = features_of(run.network, x)["logits/mean"].softmax(1)[0]
         assert row["class"] == run.classes[int(p.argmax())]
         assert float(row["probability"]) == pytest.approx(float(p.max()), abs=2e-4)
         assert float(row["runner_up_probability"]) == pytest.approx(float(p.sort().values[-2]), abs=2e-4)

@@ -7,9 +7,9 @@ import pytest
 
 from mbib_core.campaign import read_wanted
 from mbib_core.datasets import load
+from mbib_core.evaluation import evaluate
 from mbib_core.methods import SCHEDULES, method_of, settle
 from mbib_core.results import Settings, command_line, read_records, run_id
-from mbib_core.trainer import evaluate
 from mbib_core.weights import read_weights
 
 FOLDER = Path(__file__).parents[1] / "book" / "results"

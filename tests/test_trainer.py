@@ -25,17 +25,11 @@ from mbib_core import trainer
 from mbib_core.augmentation import augment, batches, pad, resize
 from mbib_core.backbones import multiply_adds
 from mbib_core.bottleneck import Bottleneck
-from mbib_core.datasets import Images, LongTailed, channel_statistics, load
+from mbib_core.datasets import Images, LongTailed, channel_statistics, first_of_each_class, load
+from mbib_core.evaluation import evaluate, features_of
 from mbib_core.methods import METHODS, SCHEDULES, Method, OneCycle, Schedule, method_of, settle
 from mbib_core.results import Settings, command_line, run_id, write_record
-from mbib_core.trainer import (
-    Trained,
-    evaluate,
-    features_of,
-    pick_device,
-    pick_precision,
-    train,
-)
+from mbib_core.trainer import Trained, pick_device, pick_precision, train
 
 CPU = torch.device("cpu")
 TINY = Settings(data="coloured", method="mbib", schedule="tiny", precision="float32", threads=1)
@@ -363,10 +357,10 @@ def test_a_run_is_given_the_datas_statistics_counts_and_flips(
 def test_the_curve_is_of_the_first_validation_pictures(
     tiny_schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, seen, look = coloured([22, 9, 3], held_out=20), [], trainer.features_of
+    data, seen, look = coloured([22, 9, 3], held_out=20), [], features_of
     monkeypatch.setattr(trainer, "features_of", lambda network, x: (seen.append(x), look(network, x))[1])
     run = quietly(replace(TINY, epochs=1), data)
-    expected = trainer.first_of_each_class(data.validation, trainer.CURVE_PICTURES)
+    expected = first_of_each_class(data.validation, trainer.CURVE_PICTURES)
     assert len(expected.y) == 60 < len(data.validation.y)
     assert any(torch.equal(x, expected.x) for x in seen if len(x) == 60)
     accuracy = evaluate(run.network, expected, data)["accuracy"]["mean"]
@@ -929,7 +923,7 @@ def test_a_final_run_looks_at_the_test_set_once_after_the_last_epoch(
     run = quietly(TINY, tiny_data)
     object.__setattr__(tiny_data, "test", test)
     seen = []
-    real = trainer.evaluate
+    real = evaluate
 
     def watched(network: Any, images: Images, *rest: Any, **more: Any) -> Any:
         seen.append(images is test)
@@ -961,6 +955,6 @@ def test_a_record_names_everything_that_made_the_run(whole: Trained, tiny_data: 
 def test_the_first_pictures_of_each_class_are_taken_in_order() -> None:
     y = torch.tensor([1, 0, 1, 1, 0, 2])
     x = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 2, 2)
-    found = trainer.first_of_each_class(Images(x, y), 2)
+    found = first_of_each_class(Images(x, y), 2)
     assert found.x[:, 0, 0, 0].tolist() == [0, 1, 2, 4, 5]
     assert found.y.tolist() == [1, 0, 1, 0, 2]

@@ -1,0 +1,99 @@
+"""What a network answers to pictures, and what its answers are worth: the numbers of a record."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from mbib_core import metrics
+from mbib_core.bottleneck import Bottleneck, default_prediction, predictions
+from mbib_core.datasets import Images, LongTailed
+
+
+@torch.inference_mode()
+def features_of(network: Bottleneck, x: UInt8[Tensor, "n 3 h w"], batch: int = 500) -> dict[str, Float[Tensor, "n _d"]]:
+    """Logits of every prediction, and the features `v` (deepest observation) and `z`, of all pictures, in float32.
+
+    Keys: `logits/v` and, where the network has a z, `logits/z`, `logits/mean`, `logits/mean_probability`;
+    `features/v`, `features/z`. The network is left in evaluation mode.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    parts: dict[str, list[Tensor]] = {}
+    for start in range(0, max(1, len(x)), batch):  # no pictures: one empty batch
+        outputs = network(x[start : start + batch].to(device).contiguous(memory_format=torch.channels_last))
+        found = {f"logits/{name}": logits for name, logits in predictions(outputs).items()}
+        found["features/v"] = outputs.observations[-1]
+        if outputs.z is not None:
+            found["features/z"] = outputs.z
+        for name, value in found.items():
+            parts.setdefault(name, []).append(value)
+    return {name: torch.cat(values) for name, values in parts.items()}
+
+
+def of_kind(kind: str, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The `logits` or the `features` among what `features_of` found, by their names without the kind."""
+    return {name.removeprefix(f"{kind}/"): value for name, value in found.items() if name.startswith(f"{kind}/")}
+
+
+def evaluate(network: Bottleneck, images: Images, data: LongTailed, *, adjusted: bool = False) -> dict[str, Any]:
+    """Everything a record says of one set of pictures, as plain values; rounded to 6 digits.
+
+    `accuracy` (0 to 1): by prediction, over all classes and by shot, means over classes; `by_class` for each
+    prediction; of the `default` prediction the `posterior_means` (Eq. 14) and the `calibration` over all and by shot;
+    `rho` (Eqs. 15 to 17) and the leave-one-out 10-nearest-neighbour accuracy `neighbours` of v and z. None stands
+    for a class without pictures. Raises FloatingPointError if the network has diverged.
+    """
+    found = features_of(network, images.x)
+    if not all_finite(found):
+        raise FloatingPointError(
+            "the network has diverged, its answers are not finite: train it anew with other settings"
+        )
+    device = next(network.parameters()).device
+    y, classes = images.y.to(device), len(data.classes)
+    logits = of_kind("logits", found)
+    features = of_kind("features", found)
+    default = default_prediction(logits)
+    if adjusted:
+        logits["adjusted"] = logits[default] - data.counts.to(device).log()
+    masks = {shot: mask.to(device) for shot, mask in data.shots.items()}
+    rows = {"all": torch.ones_like(y, dtype=torch.bool)} | {shot: mask[y] for shot, mask in masks.items()}
+    return plain(
+        {
+            "pictures": len(y),
+            "default": default,
+            "accuracy": accuracies(logits, y, data),
+            "by_class": {name: metrics.accuracy_by_class(f, y) for name, f in logits.items()},
+            "posterior_means": metrics.posterior_means(logits[default], y),
+            "calibration": {shot: metrics.calibration(logits[default][r], y[r]) for shot, r in rows.items()},
+            "rho": {name: metrics.distances_by_shot(f, y, masks) for name, f in features.items()},
+            "neighbours": {
+                name: metrics.by_shot(metrics.neighbour_accuracy(f, y, classes), masks) for name, f in features.items()
+            },
+        }
+    )
+
+
+def accuracies(logits: dict[str, Tensor], y: Tensor, data: LongTailed) -> dict[str, dict[str, float]]:
+    """Of every prediction in `logits` the accuracy (0 to 1) over all classes and by shot, means over classes."""
+    masks = {shot: mask.to(y.device) for shot, mask in data.shots.items()}
+    return {name: metrics.by_shot(metrics.accuracy_by_class(f, y), masks) for name, f in logits.items()}
+
+
+def all_finite(found: dict[str, Tensor]) -> bool:
+    """Of `features_of`'s answer; a mean of probabilities may be 0, with a logit of -inf."""
+    return all(bool(f.isfinite().all()) for name, f in found.items() if name != "logits/mean_probability")
+
+
+def plain(value: Any) -> Any:
+    """Tensors as lists, numbers to 6 digits, NaN as None: what JSON can hold."""
+    if isinstance(value, Tensor):
+        return plain(value.tolist())
+    if isinstance(value, dict):
+        return {name: plain(v) for name, v in value.items()}
+    if isinstance(value, list):
+        return [plain(v) for v in value]
+    if isinstance(value, float):
+        return None if value != value else float(f"{value:.6g}")
+    return value
