@@ -213,7 +213,7 @@ def show_table(frame: pd.DataFrame) -> str:
     for name in [column for column, second in frame.columns if second == "" and column != "seeds"]:
         values = frame[(name, "")]
         if name in ("data", "imbalance", "method", "schedule", "epochs", "on") or values.nunique(dropna=False) > 1:
-            lines[name] = ["" if _missing(v) else f"{v:g}" if isinstance(v, float) else str(v) for v in values]
+            lines[name] = [_cell(v) for v in values]
     for shot in [s for s in ("many", "medium", "few", "all") if (s, "mean") in frame.columns]:
         cells = zip(frame[(shot, "mean")], frame[(shot, "std")], strict=True)
         lines[shot] = ["" if math.isnan(m) else f"{m:.1f}" + ("" if math.isnan(s) else f" ± {s:.1f}") for m, s in cells]
@@ -298,7 +298,13 @@ def _number(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return ", ".join(map(str, value)) if isinstance(value, list) else value
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(f"{number:.3g}" for number in value)
+    return "" if _missing(value) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _missing(value: Any) -> bool:

@@ -394,6 +394,13 @@ def test_the_text_names_a_setting_only_where_rows_differ_in_it() -> None:
     assert show_table(table([])) == "no records"
 
 
+def test_shares_are_shown_short_and_told_apart_in_full() -> None:
+    near = [made(method="mbib-x", alphas=(0.4 / 9, third, 0.2)) for third in (0.1333, 0.1334)]
+    frame = table(near)
+    assert frame[("seeds", "")].tolist() == [1, 1]
+    assert show_table(frame).count("0.0444, 0.133, 0.2 ") == 2
+
+
 # The commit
 
 
