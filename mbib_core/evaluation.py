@@ -1,5 +1,6 @@
 """What a network answers to pictures, and what its answers are worth: the numbers of a record."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -9,6 +10,11 @@ from torch import Tensor
 from mbib_core import metrics
 from mbib_core.bottleneck import Bottleneck, default_prediction, predictions
 from mbib_core.datasets import Images, LongTailed
+
+
+def full_float32() -> AbstractContextManager[None]:
+    """Within it float32 is float32: on NVIDIA's GPUs cuDNN would else round the factors of convolutions to 10 bits."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 @torch.inference_mode()
@@ -22,7 +28,8 @@ def features_of(network: Bottleneck, x: UInt8[Tensor, "n 3 h w"], batch: int = 5
     device = next(network.parameters()).device
     parts: dict[str, list[Tensor]] = {}
     for start in range(0, max(1, len(x)), batch):  # no pictures: one empty batch
-        outputs = network(x[start : start + batch].to(device).contiguous(memory_format=torch.channels_last))
+        with full_float32():
+            outputs = network(x[start : start + batch].to(device).contiguous(memory_format=torch.channels_last))
         found = {f"logits/{name}": logits for name, logits in predictions(outputs).items()}
         found["features/v"] = outputs.observations[-1]
         if outputs.z is not None:

@@ -21,7 +21,7 @@ from mbib_core.backbones import multiply_adds
 from mbib_core.bottleneck import Bottleneck, Outputs, default_prediction
 from mbib_core.checkpoints import read_checkpoint, write_checkpoint
 from mbib_core.datasets import LongTailed, channel_statistics, first_of_each_class
-from mbib_core.evaluation import accuracies, all_finite, evaluate, features_of, of_kind, plain
+from mbib_core.evaluation import accuracies, all_finite, evaluate, features_of, full_float32, of_kind, plain
 from mbib_core.methods import SCHEDULES, method_of, settle
 from mbib_core.results import Record, Settings, commit_of_code, run_id
 
@@ -83,7 +83,7 @@ def train(
     saved = read_checkpoint(checkpoint, settings) if checkpoint else None
     asked = settings.precision if settings.precision != "auto" else schedule.precision
     precision = saved["precision"] if saved else pick_precision(asked, device)
-    with _threads(settings.threads):
+    with _threads(settings.threads), full_float32():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             mean, std = channel_statistics(data.train.x)

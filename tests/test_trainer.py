@@ -854,6 +854,22 @@ def test_features_of_are_those_of_the_network_in_evaluation_mode_whatever_the_ba
         torch.testing.assert_close(found[name], expected, atol=1e-5, rtol=1e-4)
 
 
+def test_no_convolution_is_rounded_to_tf32_in_training_or_evaluation(
+    tiny_data: LongTailed, tiny_schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, forward = set(), Bottleneck.forward
+
+    def watched(network: Bottleneck, x: Tensor) -> Any:
+        seen.add((network.training, torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32))
+        return forward(network, x)
+
+    monkeypatch.setattr(Bottleneck, "forward", watched)
+    before = torch.backends.cudnn.allow_tf32
+    evaluate(quietly(TINY, tiny_data).network, tiny_data.test, tiny_data)
+    assert seen == {(True, True, False), (False, True, False)}
+    assert torch.backends.cudnn.allow_tf32 == before, "the process's own setting is given back"
+
+
 def test_evaluation_agrees_with_predictions_counted_by_hand(whole: Trained, tiny_data: LongTailed) -> None:
     found = evaluate(whole.network, tiny_data.test, tiny_data)
     logits = features_of(whole.network, tiny_data.test.x)["logits/mean"]
