@@ -383,9 +383,9 @@ def headline_words(runs: dict[str, list[dict]], link: str) -> str:
     caption = (
         f"*Glyphs-LT: {len(counts)} classes with {max(counts)} training pictures down to "
         f"{min(counts)}; a mark is a class, a bar the mean of its group. Test pictures, "
-        f"{f'{n} seeds, means ± standard deviation over them' if n > 1 else '1 seed'}. MBIB has its starting values, "
-        f"which no validation picture has chosen yet: [beta {s['beta']:g}, alphas {alphas}, k {s['k']:g}, gamma "
-        f"{s['gamma']:g}]({link}). It answers with the mean of the logits of v and z.*"
+        f"{f'{n} seeds, means ± standard deviation over them' if n > 1 else '1 seed'}. MBIB has values that "
+        f"were fixed before any run, not tuned on these data: [beta {s['beta']:g}, alphas {alphas}, k {s['k']:g}, "
+        f"gamma {s['gamma']:g}]({link}). It answers with the mean of the logits of v and z.*"
     )
     places = {
         shot: f"On classes with {SHOTS[shot]} training pictures"

@@ -3,12 +3,12 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from mbib_core.methods import settle
-from mbib_core.results import Settings, run_id
+from mbib_core.results import Record, Settings, run_id
 
 
 def say(text: str) -> None:
@@ -59,6 +59,17 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
     rule = [":--"] + ["--:"] * (len(names) - 1)
     lines = [names, rule, *([str(row[name]) for name in names] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def list_of_runs(records: Iterable[Record]) -> str:
+    """A folded list of runs: each one's name, commits, machine, precision, time and the command that makes it again."""
+    lines = [
+        f"- `{r['run_id']}`, commit {', '.join(r['commits'])}, {r['machine']['device']}, "
+        f"{r['machine']['precision']}, {r['seconds']:.0f} s: `{r['command']}`"
+        for r in records
+    ]
+    head = f"<details><summary>{len(lines)} runs</summary>\n\n"
+    return head + "\n".join(lines) + "\n\n</details>" if lines else "None is recorded yet."
 
 
 def grade(*checks: Callable[[], bool]) -> bool:

@@ -27,7 +27,8 @@ class Busy(ValueError):
 @dataclass(frozen=True)
 class Settings:
     """Everything that defines a run. Empty values are filled in by `methods.settle`: the data set's schedule, the
-    schedule's epochs, the method's frozen loss settings. `threads` and the hardware do not change which run it is."""
+    schedule's epochs, the loss settings of the method on that data set. `threads` and the hardware do not change which
+    run it is."""
 
     data: str = "glyphs-lt"
     imbalance: float = 100

@@ -26,7 +26,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from mbib_core import augmentation, trainer
 from mbib_core.datasets import Images, LongTailed
-from mbib_core.methods import METHODS, SCHEDULES, settle
+from mbib_core.methods import METHODS, SCHEDULES, method_of, settle
 from mbib_core.results import Settings
 
 BATCHES, CLASSES = 6, 100
@@ -135,8 +135,8 @@ def main() -> None:
     parser.add_argument("--save", type=Path, help="a table, such as book/results/speed.csv")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    data, method = random_data(), METHODS[args.method]
     settings = settle(Settings(data="cifar100-lt", method=args.method, epochs=3, threads=1))
+    data, method = random_data(), method_of(settings)
     precision = trainer.pick_precision("auto", torch.device("cpu"))
     loader = DataLoader(Pictures(data.train), SCHEDULE.batch, shuffle=True)
     kinds = {

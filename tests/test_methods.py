@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mbib_core import losses
+from mbib_core import losses, methods
 from mbib_core.bottleneck import Outputs
 from mbib_core.methods import METHODS, SCHEDULES, method_of, settle, shared_alphas
 from mbib_core.results import Settings
@@ -92,6 +92,19 @@ def test_every_method_can_be_trained_by_every_schedule(name: str, schedule: str)
     assert len(network.observe) == settings.taps
     assert len(network.v_classifiers) == (settings.taps if method.with_v else 0)
     assert (network.z_classifier is not None) is method.with_z
+
+
+def test_frozen_settings_are_those_of_their_data_set_and_leave_alone_what_a_variant_fixes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = {"alphas": (0.2, 0.4), "beta": 3.0, "k": 0.7, "gamma": 0.3}
+    monkeypatch.setattr(methods, "CHOSEN", {"cifar100-lt": own})
+    fixed = {"bsce": {"k": 0.0}, "mbib-beta0": {"beta": 0.0}, "mbib-consistent": {"k": 0.5}}
+    fixed |= {"mbib-x": {"alphas": shared_alphas(4)}}
+    for name, method in METHODS.items():
+        assert method_of(settle(Settings(method=name, data="glyphs-lt"))) == method, "no other data set is touched"
+        found = method_of(settle(Settings(method=name, data="cifar100-lt"))).loss_settings
+        assert found == {s: (own | fixed.get(name, {}))[s] for s in method.loss_settings}
 
 
 def test_a_setting_that_is_asked_for_replaces_the_frozen_one_and_no_other() -> None:

@@ -14,8 +14,8 @@ from mbib_core.campaign import read_wanted
 from mbib_core.cli import main
 from mbib_core.datasets import long_tailed_counts, shots
 from mbib_core.information import contraction_coefficient, squared_maximal_correlation
-from mbib_core.losses import bib, mbib
-from mbib_core.methods import METHODS, SCHEDULES
+from mbib_core.losses import bib, class_weights, mbib
+from mbib_core.methods import CHOSEN, METHODS, SCHEDULES, methods_on
 from mbib_core.results import Settings, published, run_id
 
 ROOT = Path(__file__).parents[1]
@@ -126,7 +126,7 @@ def test_the_all_of_table_5_is_no_mean_of_its_shots_plain_or_weighted_by_classes
 # Numbers of the code
 
 
-def test_the_frozen_settings_are_those_of_the_table_of_methods():
+def test_the_starting_values_are_those_of_the_table_of_methods():
     frozen = METHODS["mbib"]
     assert set(rows()) == set(SETTINGS)
     assert rows()["alphas"][1] == ", ".join(f"{alpha:g}" for alpha in frozen.alphas)
@@ -136,12 +136,13 @@ def test_the_frozen_settings_are_those_of_the_table_of_methods():
 
 
 def choosing(name: str) -> list[Settings]:
-    """The wanted runs for choosing in which MBIB's setting `name` is not the frozen one."""
+    """The wanted runs for choosing in which MBIB's setting `name` is not the starting value."""
     runs = [wanted.settings for wanted in read_wanted(RESULTS / "wanted.toml")]
     return [
         s
         for s in runs
-        if s.purpose == "choosing" and s.method == "mbib" and getattr(s, name) != getattr(METHODS["mbib"], name)
+        if (s.purpose, s.method, s.schedule, s.taps) == ("choosing", "mbib", "short", 3)
+        and getattr(s, name) != getattr(METHODS["mbib"], name)
     ]
 
 
@@ -155,10 +156,13 @@ def test_the_values_compared_are_those_of_the_list(name: str):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_is_not_yet_chosen_as_long_as_a_run_for_choosing_is_missing(name: str):
     """Once all are made, choose by the rule of the chapter on ablations, which looks at all settings at once, freeze
-    the values in METHODS, and say so on the page."""
+    the values in CHOSEN, and say so on the page."""
     assert choosing(name)
     missing = [s for one in SETTINGS for s in choosing(one) if not (RESULTS / f"{run_id(s)}.json").is_file()]
-    assert (rows()[name][3] == "not yet") == bool(missing)
+    own = getattr(methods_on("cifar100-lt")["mbib"], name)
+    value = ", ".join(f"{a:g}" for a in own) if name == "alphas" else f"{own:g}"
+    assert rows()[name][3] == ("not yet" if missing else value)
+    assert bool(missing) == ("cifar100-lt" not in CHOSEN)
 
 
 def extras(network: nn.Module, picture: torch.Tensor) -> int:
@@ -197,9 +201,21 @@ def test_the_tilt_the_recipe_and_the_end_of_the_bargain():
     drops = [e for e in range(1, paper.epochs) if paper.learning_rate(e, 200) < 0.5 * paper.learning_rate(e - 1, 200)]
     states(
         f"[factor of {100**1.2:.0f}](04_rebalancing.ipynb#two-remedies-at-once) at factor 100",
+        f"The chosen {methods_on('cifar100-lt')['mbib'].k:g} is a tilt by a factor of {100**0.1:.1f}",
         f"multiplied by {paper.decay} at epochs {drops[0]} and {drops[1]} of {paper.epochs}",
         f"$\\rho_m^2$ is {squared_maximal_correlation(channel):.3f}",
         f"up to $\\eta$ = {contraction_coefficient(channel):.3f}",
+    )
+
+
+def test_what_the_mean_over_weights_makes_of_a_loss():
+    n = torch.tensor(long_tailed_counts(500, 100, 100))
+    share = {k: float((n * class_weights(n, k)).sum() / n.sum()) for k in (0.1, 0.25, 0.5, 1.2)}
+    at = [f"{value:.2f} at $k = {k:g}$" for k, value in share.items()]
+    times = [f"{1 / value:.1f}" for value in share.values()]
+    states(
+        f"that is {', '.join(at[:3])} and {at[3]}",
+        f"would count {', '.join(times[:3])} or {times[3]} times as much",
     )
 
 

@@ -8,8 +8,8 @@ import pytest
 from mbib_core.campaign import read_wanted
 from mbib_core.datasets import load
 from mbib_core.evaluation import evaluate
-from mbib_core.methods import SCHEDULES, method_of, settle
-from mbib_core.results import Settings, command_line, read_records, run_id
+from mbib_core.methods import CHOSEN, SCHEDULES, method_of, settle
+from mbib_core.results import Settings, command_line, find, read_records, run_id
 from mbib_core.weights import read_weights
 
 FOLDER = Path(__file__).parents[1] / "book" / "results"
@@ -56,6 +56,29 @@ def test_every_record_is_wanted_and_what_is_to_be_kept_is_there():
         keep = wanted[record["run_id"]]
         for suffix, kept in ((".safetensors", keep != ""), (".npz", keep == "all")):
             assert (FOLDER / f"{record['run_id']}{suffix}").is_file() == kept, record["run_id"]
+
+
+def test_what_is_frozen_is_what_the_rule_of_choosing_makes_of_the_records():
+    """The chapter on ablations has the rule; found here in another way. `test_open_page` asks for all of its runs."""
+    names, origin = ("alphas", "beta", "k", "gamma"), ((0.1, 0.3), 1.0, 0.0, 0.0)
+    accuracy: dict[tuple, dict[int, float]] = {}
+    where = {"data": "cifar100-lt", "imbalance": 100, "schedule": "short", "method": "mbib", "purpose": "choosing"}
+    for record in find(RECORDS, taps=3, **where):
+        s = Settings.of(record["settings"])
+        values = accuracy.setdefault(tuple(getattr(s, n) for n in names), {})
+        values[s.seed] = record["validation"]["accuracy"]["mean"]["all"]
+    single = {v: a[0] for v, a in accuracy.items() if sum(x != o for x, o in zip(v, origin, strict=True)) < 2}
+    together = list(origin)
+    for i in range(4):
+        others = [v for v in single if all(v[j] == origin[j] for j in range(4) if j != i)]
+        together[i] = max(others, key=single.__getitem__)[i]
+    candidates = {*sorted(single, key=single.__getitem__)[-3:], tuple(together)}
+    runs = {c: [accuracy.get(c, {}).get(seed) for seed in (0, 1, 2)] for c in candidates}
+    if any(None in values for values in runs.values()):
+        assert "cifar100-lt" not in CHOSEN, "nothing is frozen before all runs that choose are made"
+        return
+    frozen = settle(Settings(data="cifar100-lt", method="mbib"))
+    assert tuple(getattr(frozen, n) for n in names) == max(runs, key=lambda c: sum(runs[c]))
 
 
 def numbers(found):
