@@ -27,15 +27,15 @@ def features_of(network: Bottleneck, x: UInt8[Tensor, "n 3 h w"], batch: int = 5
     network.eval()
     device = next(network.parameters()).device
     parts: dict[str, list[Tensor]] = {}
-    for start in range(0, max(1, len(x)), batch):  # no pictures: one empty batch
-        with full_float32():
+    with full_float32():
+        for start in range(0, max(1, len(x)), batch):  # no pictures: one empty batch
             outputs = network(x[start : start + batch].to(device).contiguous(memory_format=torch.channels_last))
-        found = {f"logits/{name}": logits for name, logits in predictions(outputs).items()}
-        found["features/v"] = outputs.observations[-1]
-        if outputs.z is not None:
-            found["features/z"] = outputs.z
-        for name, value in found.items():
-            parts.setdefault(name, []).append(value)
+            found = {f"logits/{name}": logits for name, logits in predictions(outputs).items()}
+            found["features/v"] = outputs.observations[-1]
+            if outputs.z is not None:
+                found["features/z"] = outputs.z
+            for name, value in found.items():
+                parts.setdefault(name, []).append(value)
     return {name: torch.cat(values) for name, values in parts.items()}
 
 
