@@ -297,6 +297,7 @@ def change_address(new: str, root: Path = ROOT) -> list[Path]:
 # ---------------------------------------------------------------- the picture of README and intro
 
 HEADLINE = ("ce", "bsce", "mbib")
+REAL_ROWS = ("ce", "bsce", "bib", "mbib", "mbib-beta0")
 SHOTS = {"many": "more than 100", "medium": "20 to 100", "few": "fewer than 20"}
 BEGIN, END = "<!-- python book/chapters.py headline -->", "<!-- headline ends -->"
 OPEN = "what_the_paper_leaves_open.md#settings-whose-values-are-lost"
@@ -318,6 +319,8 @@ def headline(folder: Path = BOOK / "results", root: Path = ROOT) -> list[Path]:
         raise SystemExit(
             "no seed has a record of ce, bsce and mbib on glyphs-lt yet: mbib campaign makes them"
         )
+    twice = folder / "again"
+    again = headline_runs(twice, ("bsce", "mbib")) if twice.is_dir() else {}
     means = {
         method: np.mean([r["test"]["by_class"][r["test"]["default"]] for r in own], 0)
         for method, own in runs.items()
@@ -330,34 +333,41 @@ def headline(folder: Path = BOOK / "results", root: Path = ROOT) -> list[Path]:
     }
     for page, image in pages.items():
         link = OPEN if page.parent.name == "book" else f"book/{OPEN}"
-        fill(page, f"{image}\n\n{headline_words(runs, link)}")
+        words = [image, headline_words(runs, again, link), real_words(folder, link)]
+        fill(page, "\n\n".join(filter(None, words)))
     picture.write_bytes(figures.png(figure))
     return [picture, *pages]
 
 
-def headline_runs(folder: Path) -> dict[str, list[dict]]:
-    """The records of each method with its frozen settings on Glyphs-LT, by seed; seeds that all methods have."""
+def headline_runs(
+    folder: Path, methods=HEADLINE, **data: object
+) -> dict[str, list[dict]]:
+    """The records of each method with its frozen settings, by seed; seeds that all methods have.
+
+    On Glyphs-LT, unless `data` has other fields of the settings.
+    """
     from mbib_core import results
     from mbib_core.methods import settle
 
-    records = {r["run_id"]: r for r in results.read_records(folder)}
-    names = {
-        seed: [
-            results.run_id(settle(results.Settings(method=method, seed=seed)))
-            for method in HEADLINE
-        ]
-        for seed in sorted({r["settings"]["seed"] for r in records.values()})
+    records = results.read_records(folder)
+    found = {
+        method: results.over_seeds(
+            records, settle(results.Settings(method=method, **data))
+        )
+        for method in methods
     }
-    whole = [run for run in names.values() if all(name in records for name in run)]
-    columns = zip(*whole, strict=True) if whole else []
+    shared = set.intersection(*(set(own) for own in found.values()))
+    if not shared:
+        return {}
     return {
-        method: [records[name] for name in own]
-        for method, own in zip(HEADLINE, columns, strict=False)
+        method: [own[seed] for seed in sorted(shared)] for method, own in found.items()
     }
 
 
-def headline_words(runs: dict[str, list[dict]], link: str) -> str:
-    """Caption, table and findings under the picture, all from the records."""
+def headline_words(
+    runs: dict[str, list[dict]], again: dict[str, list[dict]], link: str
+) -> str:
+    """Caption, table and findings under the picture, all from the records; `again` are those made a second time."""
     from mbib_core import figures
     from mbib_core.chapter import markdown_table
 
@@ -378,14 +388,13 @@ def headline_words(runs: dict[str, list[dict]], link: str) -> str:
                 f"{own[0][cost]:,}" if method == "ce" else ratio
             )
         rows.append(row)
-    n, counts, s = len(runs["ce"]), plain["counts"], runs["mbib"][0]["settings"]
-    alphas = " and ".join(f"{alpha:g}" for alpha in s["alphas"])
+    n, counts = len(runs["ce"]), plain["counts"]
     caption = (
         f"*Glyphs-LT: {len(counts)} classes with {max(counts)} training pictures down to "
         f"{min(counts)}; a mark is a class, a bar the mean of its group. Test pictures, "
         f"{f'{n} seeds, means ± standard deviation over them' if n > 1 else '1 seed'}. MBIB has values that "
-        f"were fixed before any run, not tuned on these data: [beta {s['beta']:g}, alphas {alphas}, k {s['k']:g}, "
-        f"gamma {s['gamma']:g}]({link}). It answers with the mean of the logits of v and z.*"
+        f"were fixed before any run, not tuned on these data: [{settings_in_words(runs['mbib'][0])}]({link}). "
+        f"It answers with the mean of the logits of v and z.*"
     )
     places = {
         shot: f"On classes with {SHOTS[shot]} training pictures"
@@ -396,6 +405,12 @@ def headline_words(runs: dict[str, list[dict]], link: str) -> str:
     findings = " ".join(
         f"{place} MBIB is {against(points, shot)}." for shot, place in places.items()
     )
+    if again:
+        points = {m: {"all": 100 * accuracies(own, "all")} for m, own in again.items()}
+        findings += (
+            f" The same seeds once more, [on another machine]({link.removesuffix(OPEN)}08_ablations.ipynb"
+            f"#the-same-seed-on-another-machine): over all classes MBIB is {gap(points, 'all', 'bsce')}."
+        )
     findings += (
         f" It costs {costs[0]:.2f} times the parameters and {costs[1]:.3f} times the multiply-adds "
         f"of {figures.NAMES['ce']}. (Differences are taken before rounding.)"
@@ -403,12 +418,73 @@ def headline_words(runs: dict[str, list[dict]], link: str) -> str:
     return f"{caption}\n\n{markdown_table(rows)}\n\n{findings}"
 
 
-def accuracies(runs: list[dict], shot: str):
-    """Test accuracy (0 to 1) of the default prediction over one shot, or all classes: an array over seeds."""
+def real_words(folder: Path, link: str) -> str:
+    """The same for the paper's data, beside the paper's numbers; nothing where a method of HEADLINE has no record."""
+    from mbib_core import compare, figures, results
+    from mbib_core.chapter import markdown_table
+
+    data = {"data": "cifar100-lt", "imbalance": 100.0}
+    if not (whole := headline_runs(folder, **data)):
+        return ""
+    rows = []
+    for method in REAL_ROWS:
+        if not (own := headline_runs(folder, (method,), **data).get(method)):
+            continue
+        paper = results.published(table=1, method=method.upper(), imbalance_factor=100)
+        answers = {figures.NAMES[method]: None}
+        if all("adjusted" in run["test"]["accuracy"] for run in own):
+            answers["the same, log n taken off afterwards"] = "adjusted"
+        for name, by in answers.items():
+            row = {"% right": name}
+            for shot in (*SHOTS, "all"):
+                values = 100 * accuracies(own, shot, by)
+                row[shot] = f"{values.mean():.1f}"
+            row["all"] = compare.spread(values.tolist())
+            printed = f"{paper['all'].iloc[0]:.1f}" if len(paper) and not by else "–"
+            rows.append(row | {"paper, all": printed, "seeds": len(own)})
+    first, n = whole["mbib"][0], len(whole["mbib"])
+    caption = (
+        f"*The paper's data, CIFAR-100-LT: {len(first['counts'])} classes with {max(first['counts'])} training "
+        f"pictures down to {min(first['counts'])}, {first['settings']['epochs']} epochs, test pictures. MBIB's "
+        f"settings were chosen on validation pictures, in short runs: [{settings_in_words(first)}]({link}). BIB has "
+        f"them, too; the balanced softmax has k {whole['bsce'][0]['settings']['k']:g} and was not tuned.*"
+    )
+    points = {
+        method: {shot: 100 * accuracies(own, shot) for shot in SHOTS | {"all": ""}}
+        for method, own in whole.items()
+    }
+    findings = (
+        f"There, over all classes, MBIB is {against(points, 'all')}, and on classes with "
+        f"{SHOTS['few']} training pictures {against(points, 'few')}."
+    )
+    control = headline_runs(folder, ("mbib", "mbib-beta0"), **data)
+    if control:
+        pair = {m: {"all": 100 * accuracies(own, "all")} for m, own in control.items()}
+        findings += (
+            f" Against the same network and loss without the distillation, over all "
+            f"classes, it is {gap(pair, 'all', 'mbib-beta0')}."
+        )
+    if n < 3:
+        findings += (
+            f" With {compare.seeds(n)} each these are observations, no verdicts. "
+            f"[The benchmark]({link.removesuffix(OPEN)}07_benchmark.ipynb#what-each-step-adds) takes them apart."
+        )
+    return f"{caption}\n\n{markdown_table(rows)}\n\n{findings}"
+
+
+def settings_in_words(record: dict) -> str:
+    """The loss settings of a run of MBIB."""
+    s = record["settings"]
+    alphas = " and ".join(f"{alpha:g}" for alpha in s["alphas"])
+    return f"beta {s['beta']:g}, alphas {alphas}, k {s['k']:g}, gamma {s['gamma']:g}"
+
+
+def accuracies(runs: list[dict], shot: str, by: str | None = None):
+    """Test accuracy (0 to 1) of a prediction, the default one, over one shot or all classes: an array over seeds."""
     import numpy as np
 
     tests = [run["test"] for run in runs]
-    return np.array([test["accuracy"][test["default"]][shot] for test in tests])
+    return np.array([test["accuracy"][by or test["default"]][shot] for test in tests])
 
 
 def against(points: dict, shot: str) -> str:

@@ -165,6 +165,12 @@ def find(records: Iterable[Record], **settings: Any) -> list[Record]:
     return sorted(kept, key=lambda r: r["settings"]["seed"])
 
 
+def over_seeds(records: Iterable[Record], settings: Settings) -> dict[int, Record]:
+    """The records whose settings differ from settled `settings` in the seed alone (and in threads), by seed."""
+    by_seed = [(r["settings"]["seed"], r) for r in records if r["settings"]["method"] == settings.method]
+    return {s: r for s, r in sorted(by_seed, key=lambda p: p[0]) if r["run_id"] == run_id(replace(settings, seed=s))}
+
+
 def table(records: Iterable[Record]) -> pd.DataFrame:
     """Accuracy in percent, one row for each run that differs in more than its seed: mean and sd over the seeds.
 

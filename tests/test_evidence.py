@@ -127,7 +127,9 @@ def test_every_run_of_glyphs_that_a_chapter_could_quote_is_in_its_list(stem: str
     final = {"data": "glyphs-lt", "purpose": "final", "imbalance": 100.0, "epochs": 24}
     if stem == "05_bib":
         wanted = [
-            r for m in ("bsce", "bsce-mlp", "bsce-2branch", "bib") for r in results.find(RECORDS, method=m, **final)
+            r
+            for m in ("bsce", "bsce-mlp", "bsce-2branch", "bib")
+            for r in results.find(RECORDS, method=m, **final, k=METHODS["bib"].k)
         ]
     else:
         own = {**METHODS["mbib"].loss_settings, "alphas": list(METHODS["mbib"].alphas)}
@@ -135,3 +137,20 @@ def test_every_run_of_glyphs_that_a_chapter_could_quote_is_in_its_list(stem: str
         wanted = [r for method in METHODS for r in runs(method, data="glyphs-lt")]
         wanted += [r for o in others for r in results.find(RECORDS, method="mbib", **final, **o)]
     assert set(listed) == {r["run_id"] for r in wanted}
+
+
+def test_what_another_machine_makes_of_a_seed_is_recomputed():
+    """Each record in `again` is of a recorded run, made by the same command on another kind of machine."""
+    once = {r["run_id"]: r for r in RECORDS}
+    again = results.read_records(BOOK / "results" / "again")
+    gaps = []
+    for second in again:
+        first = once[second["run_id"]]
+        assert second["command"] == first["command"]
+        assert second["machine"]["device"] != first["machine"]["device"]
+        one, two = (r["test"]["accuracy"][r["test"]["default"]]["all"] for r in (first, second))
+        gaps.append(100 * (two - one))
+    cells = nbformat.read(BOOK / "08_ablations.ipynb", as_version=4).cells
+    outputs = " ".join(o.get("data", {}).get("text/markdown", "") for c in cells for o in c.get("outputs", []))
+    (said,) = re.findall(r"(\d+) runs: ([^,]+) points, standard error of the mean (\d+\.\d)", outputs)
+    assert said == (str(len(gaps)), compare.spread(gaps, "+.1f"), f"{compare.standard_error(gaps):.1f}")

@@ -21,8 +21,16 @@ PAGES = {ROOT / "README.md": "book/", ROOT / "book" / "intro.md": ""}
 NAMES = {"ce": "cross-entropy", "bsce": "balanced softmax", "mbib": "MBIB"}
 
 
+REAL = "*The paper's data"
+
+
 def block(page: Path) -> str:
     return page.read_text(encoding="utf-8").split(chapters.BEGIN)[1].split(chapters.END)[0]
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    return {cells[0]: cells[1:] for cells in lines[2:]}
 
 
 def recorded(folder: Path) -> dict[str, dict[int, dict]]:
@@ -42,7 +50,7 @@ def recorded(folder: Path) -> dict[str, dict[int, dict]]:
 
 def quoted(page: Path) -> tuple[dict[str, dict[int, dict]], list[int], str]:
     """The records, the seeds that all methods have, and what the page says of them. Without any it must say nothing."""
-    runs, text = recorded(ROOT / "book" / "results"), block(page)
+    runs, text = recorded(ROOT / "book" / "results"), block(page).split(REAL)[0]
     seeds = sorted(set.intersection(*(set(own) for own in runs.values())))
     if not seeds:
         assert text.strip() == "", "numbers of records that are gone: run `python book/chapters.py headline`"
@@ -60,15 +68,15 @@ def test_a_page_states_what_the_records_say(page: Path) -> None:
     """If the records have changed, `python book/chapters.py headline` writes the page again."""
     runs, seeds, text = quoted(page)
     assert f"{len(seeds)} seed" in text
-    table = {cells[1].strip(): cells for cells in (line.split("|") for line in text.splitlines()) if len(cells) > 7}
+    table = rows(text)
     for method, name in NAMES.items():
-        for column, shot in enumerate(("many", "medium", "few", "all"), 2):
+        for column, shot in enumerate(("many", "medium", "few", "all")):
             values = points(runs[method], seeds, shot)
             spread = f"\xa0±\xa0{stdev(values):.1f}" if shot == "all" and len(seeds) > 1 else ""
-            assert table[name][column].strip() == f"{mean(values):.1f}{spread}", (name, shot)
-        for column, cost in ((6, "parameters"), (7, "multiply_adds")):
+            assert table[name][column] == f"{mean(values):.1f}{spread}", (name, shot)
+        for column, cost in ((4, "parameters"), (5, "multiply_adds")):
             here, plain = runs[method][seeds[0]][cost], runs["ce"][seeds[0]][cost]
-            assert table[name][column].strip() == (f"{here:,}" if method == "ce" else f"× {here / plain:.2f}")
+            assert table[name][column] == (f"{here:,}" if method == "ce" else f"× {here / plain:.2f}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -101,6 +109,34 @@ def test_the_picture_is_there_and_its_alt_text_has_the_means(page: Path, folder:
         assert "{} {}, {} and {} %".format(name, *values) in alt
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_states_what_the_records_of_the_papers_data_say(page: Path) -> None:
+    found: dict[str, dict[int, dict]] = {}
+    for path in (ROOT / "book" / "results").glob("cifar100-lt-100-*-paper-*.json"):
+        record = json.loads(path.read_text())
+        s = record["settings"]
+        usual = (s["epochs"], s["purpose"], s["beta"], s["k"], s["gamma"], s["alphas"])
+        if s["method"] not in ("ce", "bsce"):
+            beta = 0 if s["method"] == "mbib-beta0" else 1
+            assert usual == (200, "final", beta, 0.1, 0, None if s["method"] == "bib" else [0.1, 0.3]), path.name
+        found.setdefault(s["method"], {})[s["seed"]] = record
+    _, there, text = block(page).partition(REAL)
+    assert bool(there) == (set(NAMES) <= found.keys()), "run `python book/chapters.py headline`"
+    names = NAMES | {"bib": "BIB", "mbib-beta0": "MBIB, β = 0"}
+    assert rows(text).keys() == {names[method] for method in found} | {"the same, log n taken off afterwards"}
+    adjusted = [100 * r["test"]["accuracy"]["adjusted"]["all"] for r in found["ce"].values()]
+    assert rows(text)["the same, log n taken off afterwards"][3].startswith(f"{mean(adjusted):.1f}")
+    assert ("no verdicts" in text) == (min(len(own) for own in found.values()) < 3)
+    for method, own in found.items():
+        values = {shot: points(own, list(own), shot) for shot in ("many", "medium", "few", "all")}
+        stated = [f"{mean(v):.1f}" for v in values.values()]
+        stated[3] += f"\xa0±\xa0{stdev(values['all']):.1f}" if len(own) > 1 else ""
+        assert rows(text)[names[method]][:4] == stated
+        assert rows(text)[names[method]][5] == str(len(own))
+    printed = {"cross-entropy": "38.3", "balanced softmax": "42.7", "BIB": "44.9", "MBIB": "47.5", "MBIB, β = 0": "–"}
+    assert {name: row[4] for name, row in rows(text).items()} == {name: printed.get(name, "–") for name in rows(text)}
+
+
 # With records that were made up
 
 
@@ -129,8 +165,8 @@ def made(copy: Path, *records: dict) -> str:
     return block(copy / "README.md")
 
 
-def three(seed: int, ce: float, bsce: float, mbib: float) -> list[dict]:
-    return [record(m, seed, few) for m, few in (("ce", ce), ("bsce", bsce), ("mbib", mbib))]
+def three(seed: int, ce: float, bsce: float, mbib: float, **settings: object) -> list[dict]:
+    return [record(m, seed, few, **settings) for m, few in (("ce", ce), ("bsce", bsce), ("mbib", mbib))]
 
 
 def test_runs_with_other_settings_and_seeds_that_one_method_lacks_do_not_count(copy: Path) -> None:
@@ -147,6 +183,17 @@ def test_one_seed_is_called_one_seed_and_has_no_deviation(copy: Path) -> None:
     assert "Test pictures, 1 seed. MBIB" in text
     assert "40.0 points above cross-entropy (1 seed)" in text
     assert "±" not in text
+
+
+def test_the_papers_data_stand_below_with_the_control_paired_by_seed(copy: Path) -> None:
+    real = {"data": "cifar100-lt", "imbalance": 100.0}
+    runs = [*three(0, 0.2, 0.5, 0.6, **real), *three(1, 0.2, 0.5, 0.5, **real)]
+    text = made(copy, *three(0, 0.2, 0.5, 0.4), *runs, record("mbib-beta0", 1, 0.7, **real))
+    assert "| MBIB | 90.0 | 80.0 | 55.0 | 55.0\xa0±\xa07.1 | 47.5 | 2 |" in text
+    assert "| MBIB, β = 0 | 90.0 | 80.0 | 70.0 | 70.0 | – | 1 |" in text
+    assert "over all classes, MBIB is 35.0 points above cross-entropy (from +30.0 to +40.0 seed by seed)" in text
+    assert "not told apart from balanced softmax (+5.0 points, from +0.0 to +10.0 seed by seed)" in text
+    assert "it is 20.0 points below MBIB, β = 0 (1 seed)" in text
 
 
 def test_what_stands_around_the_picture_stays(copy: Path) -> None:

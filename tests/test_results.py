@@ -20,6 +20,7 @@ from mbib_core.results import (
     Settings,
     command_line,
     find,
+    over_seeds,
     read_record,
     read_records,
     run_id,
@@ -269,6 +270,18 @@ def test_records_are_found_by_settings_in_the_order_of_their_seeds() -> None:
     assert find(records, method="mbib", seed=7) == []
     del records[0]["settings"]["precision"]
     assert len(find(records, precision="auto")) == 6, "an old record has a newer setting's default"
+
+
+def test_over_seeds_takes_runs_that_differ_in_seed_and_threads_alone() -> None:
+    mine = settle(Settings(method="bib", seed=3))
+    others = {"beta": 2.0, "purpose": "choosing", "imbalance": 50.0, "epochs": 1, "precision": "float32"}
+    made = [replace(mine, seed=40), replace(mine, seed=0, threads=9), mine]
+    made += [replace(mine, seed=5, **{name: value}) for name, value in others.items()]
+    made += [settle(Settings(method="bsce", seed=6))]
+    records = [{"run_id": run_id(s), "settings": s.plain()} for s in made]
+    assert list(over_seeds(records, mine)) == [0, 3, 40], "by seed, whatever the seed of the settings"
+    assert over_seeds(records, mine)[40] is records[0]
+    assert over_seeds(records, replace(mine, beta=3.0)) == {}
 
 
 # Files
