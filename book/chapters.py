@@ -310,9 +310,10 @@ def headline(folder: Path = BOOK / "results", root: Path = ROOT) -> list[Path]:
     """
     import numpy as np
 
-    from mbib_core import figures
+    from mbib_core import figures, results
 
-    runs = headline_runs(folder)
+    records = results.read_records(folder)
+    runs = headline_runs(records)
     if not runs:
         for page in (root / "README.md", root / "book" / "intro.md"):
             fill(page, "")
@@ -320,7 +321,8 @@ def headline(folder: Path = BOOK / "results", root: Path = ROOT) -> list[Path]:
             "no seed has a record of ce, bsce and mbib on glyphs-lt yet: mbib campaign makes them"
         )
     twice = folder / "again"
-    again = headline_runs(twice, ("bsce", "mbib")) if twice.is_dir() else {}
+    second = results.read_records(twice) if twice.is_dir() else []
+    again = headline_runs(second, ("bsce", "mbib"))
     means = {
         method: np.mean([r["test"]["by_class"][r["test"]["default"]] for r in own], 0)
         for method, own in runs.items()
@@ -333,23 +335,22 @@ def headline(folder: Path = BOOK / "results", root: Path = ROOT) -> list[Path]:
     }
     for page, image in pages.items():
         link = OPEN if page.parent.name == "book" else f"book/{OPEN}"
-        words = [image, headline_words(runs, again, link), real_words(folder, link)]
+        words = [image, headline_words(runs, again, link), real_words(records, link)]
         fill(page, "\n\n".join(filter(None, words)))
     picture.write_bytes(figures.png(figure))
     return [picture, *pages]
 
 
 def headline_runs(
-    folder: Path, methods=HEADLINE, **data: object
+    records: list[dict], methods=HEADLINE, **data: object
 ) -> dict[str, list[dict]]:
-    """The records of each method with its frozen settings, by seed; seeds that all methods have.
+    """Those of each method with its frozen settings, by seed; seeds that all methods have.
 
     On Glyphs-LT, unless `data` has other fields of the settings.
     """
     from mbib_core import results
     from mbib_core.methods import settle
 
-    records = results.read_records(folder)
     found = {
         method: results.over_seeds(
             records, settle(results.Settings(method=method, **data))
@@ -378,10 +379,7 @@ def headline_words(
     plain, rows = runs["ce"][0], []
     for method, own in runs.items():
         row = {"% right": figures.NAMES[method]}
-        for shot, values in points[method].items():
-            row[shot] = f"{values.mean():.1f}"
-            if shot == "all" and len(values) > 1:
-                row[shot] += f"\xa0±\xa0{values.std(ddof=1):.1f}"
+        row |= accuracy_cells(own)
         for cost in ("parameters", "multiply_adds"):
             ratio = f"× {own[0][cost] / plain[cost]:.2f}"
             row[cost.replace("_", "-")] = (
@@ -406,14 +404,14 @@ def headline_words(
         f"{place} MBIB is {against(points, shot)}." for shot, place in places.items()
     )
     if again:
-        points = {
+        once_more = {
             m: {shot: 100 * accuracies(own, shot) for shot in ("few", "all")}
             for m, own in again.items()
         }
         findings += (
             f" The same seeds once more, [on another machine]({link.removesuffix(OPEN)}08_ablations.ipynb"
             f"#the-same-seed-on-another-machine): on classes with {SHOTS['few']} training pictures MBIB is "
-            f"{gap(points, 'few', 'bsce')}, over all classes {gap(points, 'all', 'bsce')}."
+            f"{gap(once_more, 'few', 'bsce')}, over all classes {gap(once_more, 'all', 'bsce')}."
         )
     findings += (
         f" It costs {costs[0]:.2f} times the parameters and {costs[1]:.3f} times the multiply-adds "
@@ -422,28 +420,24 @@ def headline_words(
     return f"{caption}\n\n{markdown_table(rows)}\n\n{findings}"
 
 
-def real_words(folder: Path, link: str) -> str:
+def real_words(records: list[dict], link: str) -> str:
     """The same for the paper's data, beside the paper's numbers; nothing where a method of HEADLINE has no record."""
     from mbib_core import compare, figures, results
     from mbib_core.chapter import markdown_table
 
     data = {"data": "cifar100-lt", "imbalance": 100.0}
-    if not (whole := headline_runs(folder, **data)):
+    if not (whole := headline_runs(records, **data)):
         return ""
     rows = []
     for method in REAL_ROWS:
-        if not (own := headline_runs(folder, (method,), **data).get(method)):
+        if not (own := headline_runs(records, (method,), **data).get(method)):
             continue
         paper = results.published(table=1, method=method.upper(), imbalance_factor=100)
         answers = {figures.NAMES[method]: None}
         if all("adjusted" in run["test"]["accuracy"] for run in own):
             answers["the same, log n taken off afterwards"] = "adjusted"
         for name, by in answers.items():
-            row = {"% right": name}
-            for shot in (*SHOTS, "all"):
-                values = 100 * accuracies(own, shot, by)
-                row[shot] = f"{values.mean():.1f}"
-            row["all"] = compare.spread(values.tolist())
+            row = {"% right": name} | accuracy_cells(own, by)
             printed = f"{paper['all'].iloc[0]:.1f}" if len(paper) and not by else "–"
             rows.append(row | {"paper, all": printed, "seeds": len(own)})
     first, n = whole["mbib"][0], len(whole["mbib"])
@@ -461,7 +455,7 @@ def real_words(folder: Path, link: str) -> str:
         f"There, over all classes, MBIB is {against(points, 'all')}, and on classes with "
         f"{SHOTS['few']} training pictures {against(points, 'few')}."
     )
-    control = headline_runs(folder, ("mbib", "mbib-beta0"), **data)
+    control = headline_runs(records, ("mbib", "mbib-beta0"), **data)
     if control:
         pair = {m: {"all": 100 * accuracies(own, "all")} for m, own in control.items()}
         findings += (
@@ -481,6 +475,14 @@ def settings_in_words(record: dict) -> str:
     s = record["settings"]
     alphas = " and ".join(f"{alpha:g}" for alpha in s["alphas"])
     return f"beta {s['beta']:g}, alphas {alphas}, k {s['k']:g}, gamma {s['gamma']:g}"
+
+
+def accuracy_cells(runs: list[dict], by: str | None = None) -> dict[str, str]:
+    """Mean accuracy in per cent by shot, and over all classes with its deviation over the seeds."""
+    from mbib_core import compare
+
+    means = {shot: f"{100 * accuracies(runs, shot, by).mean():.1f}" for shot in SHOTS}
+    return means | {"all": compare.spread((100 * accuracies(runs, "all", by)).tolist())}
 
 
 def accuracies(runs: list[dict], shot: str, by: str | None = None):

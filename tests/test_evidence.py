@@ -16,12 +16,16 @@ MAIN = ("ce", "bsce", "bib", "mbib", "mbib-beta0")
 TITLES = {METHODS[name].title: name for name in MAIN}
 
 
+def said_in(stem: str) -> list[str]:
+    """The Markdown among a chapter's outputs."""
+    cells = nbformat.read(BOOK / f"{stem}.ipynb", as_version=4).cells
+    return [o.get("data", {}).get("text/markdown", "") for cell in cells for o in cell.get("outputs", [])]
+
+
 def tables(stem: str) -> list[list[dict[str, str]]]:
     """Every Markdown table among a chapter's outputs, as rows by column."""
-    cells = nbformat.read(BOOK / f"{stem}.ipynb", as_version=4).cells
-    outputs = [o.get("data", {}).get("text/markdown", "") for cell in cells for o in cell.get("outputs", [])]
     found = []
-    for text in outputs:
+    for text in said_in(stem):
         lines = [re.split(r" *\| *", line.strip())[1:-1] for line in text.splitlines() if line.startswith("|")]
         if lines:
             found.append([dict(zip(lines[0], line, strict=True)) for line in lines[2:]])
@@ -111,16 +115,14 @@ def test_every_run_behind_a_number_is_listed_with_its_commit_and_command():
     ],
 )
 def test_a_chapter_was_executed_after_the_last_record_came(stem: str, words: str, where: dict):
-    cells = nbformat.read(BOOK / f"{stem}.ipynb", as_version=4).cells
-    outputs = " ".join(o.get("data", {}).get("text/markdown", "") for c in cells for o in c.get("outputs", []))
+    outputs = " ".join(said_in(stem))
     (number,) = re.findall(words, outputs)
     assert int(number) == len(results.find(RECORDS, data="glyphs-lt", purpose="final", **where))
 
 
 @pytest.mark.parametrize("stem", ["05_bib", "06_mbib"])
 def test_every_run_of_glyphs_that_a_chapter_could_quote_is_in_its_list(stem: str):
-    cells = nbformat.read(BOOK / f"{stem}.ipynb", as_version=4).cells
-    outputs = " ".join(o.get("data", {}).get("text/markdown", "") for c in cells for o in c.get("outputs", []))
+    outputs = " ".join(said_in(stem))
     (number,) = re.findall(r"<summary>(\d+) runs</summary>", outputs)
     listed = re.findall(r"^- `(\S+)`, commit", outputs, re.M)
     assert len(listed) == int(number)
@@ -150,7 +152,6 @@ def test_what_another_machine_makes_of_a_seed_is_recomputed():
         assert second["machine"]["device"] != first["machine"]["device"]
         one, two = (r["test"]["accuracy"][r["test"]["default"]]["all"] for r in (first, second))
         gaps.append(100 * (two - one))
-    cells = nbformat.read(BOOK / "08_ablations.ipynb", as_version=4).cells
-    outputs = " ".join(o.get("data", {}).get("text/markdown", "") for c in cells for o in c.get("outputs", []))
+    outputs = " ".join(said_in("08_ablations"))
     (said,) = re.findall(r"(\d+) runs: ([^,]+) points, standard error of the mean (\d+\.\d)", outputs)
     assert said == (str(len(gaps)), compare.spread(gaps, "+.1f"), f"{compare.standard_error(gaps):.1f}")
