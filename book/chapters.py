@@ -370,7 +370,7 @@ def headline_words(
 ) -> str:
     """Caption, table and findings under the picture, all from the records; `again` are those made a second time."""
     from mbib_core import figures
-    from mbib_core.chapter import markdown_table
+    from mbib_core.notebook import markdown_table
 
     points = {
         method: {shot: 100 * accuracies(own, shot) for shot in (*SHOTS, "all")}
@@ -423,7 +423,7 @@ def headline_words(
 def real_words(records: list[dict], link: str) -> str:
     """The same for the paper's data, beside the paper's numbers; nothing where a method of HEADLINE has no record."""
     from mbib_core import compare, figures, results
-    from mbib_core.chapter import markdown_table
+    from mbib_core.notebook import markdown_table
 
     data = {"data": "cifar100-lt", "imbalance": 100.0}
     if not (whole := headline_runs(records, **data)):

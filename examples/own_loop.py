@@ -7,8 +7,8 @@ plain network; each is pooled to an observation v_i with a linear classifier, an
 import torch
 from torch import nn
 
-from mbib_core.datasets import load
-from mbib_core.losses import MBIBLoss
+from mbib_core.criteria import MBIBLoss
+from mbib_core.data import load
 from mbib_core.metrics import accuracy_by_class, by_shot
 
 torch.manual_seed(0)

@@ -14,10 +14,10 @@ from torchvision import models, transforms
 from torchvision.datasets import ImageFolder
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from mbib_core.bottleneck import Observation
-from mbib_core.datasets import shots
-from mbib_core.losses import MBIBLoss
+from mbib_core.criteria import MBIBLoss
+from mbib_core.data import shots
 from mbib_core.metrics import accuracy_by_class, by_shot
+from mbib_core.networks.bottleneck import Observation
 
 
 class Network(nn.Module):

@@ -15,9 +15,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mbib_core.datasets import cache_folder
+from mbib_core.files import cache_folder
 from mbib_core.methods import settle
-from mbib_core.results import Busy, Settings, command_line, read_record, run_id
+from mbib_core.results import read_record
+from mbib_core.runs import Busy
+from mbib_core.settings import Settings, command_line, run_id
 
 RECORD_SUFFIXES = (".json", ".safetensors", ".npz")
 

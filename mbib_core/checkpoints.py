@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from mbib_core.methods import SCHEDULES
-from mbib_core.results import Settings, run_id, write_atomically
+from mbib_core.files import write_atomically
+from mbib_core.schedules import SCHEDULES
+from mbib_core.settings import Settings, run_id
 
 PARTS = {"settings", "network", "optimizer", "scaler", "history", "precision", "seconds", "commits"}
 

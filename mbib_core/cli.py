@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # torch takes seconds to import: only the commands that need it do
     from collections.abc import Iterable, Iterator
 
-    from mbib_core.datasets import LongTailed
-    from mbib_core.results import Settings
-    from mbib_core.trainer import Trained
+    from mbib_core.data import LongTailed
+    from mbib_core.runs import Trained
+    from mbib_core.settings import Settings
 
 EXAMPLES = """examples:
   mbib train mbib                                            Glyphs-LT, embedded: under a minute on 2 cores
@@ -50,9 +50,12 @@ def main(words: list[str] | None = None) -> int:
 def _train(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from mbib_core.datasets import cache_folder, load
-    from mbib_core.methods import SCHEDULES, settle
-    from mbib_core.results import command_line, read_record, run_id, write_record
+    from mbib_core.data import load
+    from mbib_core.files import cache_folder
+    from mbib_core.methods import settle
+    from mbib_core.results import read_record, write_record
+    from mbib_core.schedules import SCHEDULES
+    from mbib_core.settings import command_line, run_id
     from mbib_core.trainer import pick_device, record_of, train
     from mbib_core.weights import write_weights
 
@@ -111,7 +114,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from mbib_core.datasets import load
+    from mbib_core.data import load
     from mbib_core.evaluation import evaluate
     from mbib_core.methods import method_of
     from mbib_core.trainer import pick_device
@@ -148,9 +151,9 @@ def _predict(args: argparse.Namespace) -> int:
 
     import torch
 
-    from mbib_core.bottleneck import default_prediction
+    from mbib_core.data.folders import read_file
     from mbib_core.evaluation import features_of, of_kind
-    from mbib_core.folders import read_file
+    from mbib_core.networks.bottleneck import default_prediction
     from mbib_core.trainer import pick_device
     from mbib_core.weights import read_weights
 
@@ -185,7 +188,7 @@ def _predict(args: argparse.Namespace) -> int:
 
 def _picture_files(paths: "Iterable[Path]") -> "Iterator[Path]":
     """The files themselves, and all that lie in the folders, at any depth, but hidden ones."""
-    from mbib_core.folders import visible
+    from mbib_core.data.folders import visible
 
     for path in paths:
         if path.is_dir():
@@ -217,7 +220,7 @@ def _campaign(args: argparse.Namespace) -> int:
 def _settings(args: argparse.Namespace) -> "Settings":
     from dataclasses import fields
 
-    from mbib_core.results import Settings
+    from mbib_core.settings import Settings
 
     given = {f.name: getattr(args, f.name) for f in fields(Settings) if getattr(args, f.name, None) is not None}
     return Settings.of(given)
@@ -248,10 +251,10 @@ def _write_features(run: "Trained", data: "LongTailed", path: Path) -> None:
 
     import numpy as np
 
-    from mbib_core.bottleneck import default_prediction
-    from mbib_core.datasets import first_of_each_class
+    from mbib_core.data import first_of_each_class
     from mbib_core.evaluation import features_of, of_kind
-    from mbib_core.results import write_atomically
+    from mbib_core.files import write_atomically
+    from mbib_core.networks.bottleneck import default_prediction
 
     images = first_of_each_class(data.test if run.settings.purpose == "final" else data.validation, 20)
     found = features_of(run.network, images.x)
@@ -269,7 +272,7 @@ def _lock(path: Path, name: str):  # type: ignore[no-untyped-def]
 
     from filelock import FileLock, Timeout
 
-    from mbib_core.results import Busy
+    from mbib_core.runs import Busy
 
     @contextmanager
     def held():  # type: ignore[no-untyped-def]

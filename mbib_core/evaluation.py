@@ -8,8 +8,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from mbib_core import metrics
-from mbib_core.bottleneck import Bottleneck, default_prediction, predictions
-from mbib_core.datasets import Images, LongTailed
+from mbib_core.data import Images, LongTailed
+from mbib_core.networks.bottleneck import Bottleneck, default_prediction, predictions
 
 
 def full_float32() -> AbstractContextManager[None]:

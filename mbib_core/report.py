@@ -11,11 +11,12 @@ from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from mbib_core import figures, metrics
-from mbib_core.datasets import LongTailed, shots
+from mbib_core.data import LongTailed, shots
 from mbib_core.evaluation import features_of
+from mbib_core.files import write_atomically
 from mbib_core.methods import METHODS
-from mbib_core.results import Record, write_atomically
-from mbib_core.trainer import Trained
+from mbib_core.results import Record
+from mbib_core.runs import Trained
 
 TAIL_ROWS = 50  # classes of the tail that are listed, the rarest first
 TAKEN_FOR = 3  # wrong answers that are named for each

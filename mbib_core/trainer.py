@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +16,20 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mbib_core.augmentation import augment, batches, pad, resize
-from mbib_core.backbones import multiply_adds
-from mbib_core.bottleneck import Bottleneck, Outputs, default_prediction
+from mbib_core.batches import augment, batches, pad, resize
 from mbib_core.checkpoints import read_checkpoint, write_checkpoint
-from mbib_core.datasets import LongTailed, channel_statistics, first_of_each_class
+from mbib_core.data import LongTailed, channel_statistics, first_of_each_class
 from mbib_core.evaluation import accuracies, all_finite, evaluate, features_of, full_float32, of_kind, plain
-from mbib_core.methods import SCHEDULES, method_of, settle
-from mbib_core.results import Record, Settings, commit_of_code, run_id
+from mbib_core.methods import method_of, settle
+from mbib_core.networks.bottleneck import Outputs, default_prediction
+from mbib_core.networks.resnet import multiply_adds
+from mbib_core.results import Record, commit_of_code
+from mbib_core.runs import Trained
+from mbib_core.schedules import SCHEDULES
+from mbib_core.settings import Settings, run_id
 
 CURVE_POINTS = 20  # how often, at the most, a run looks at validation pictures while it trains
 CURVE_PICTURES = 20  # of each class, the first ones
-
-
-@dataclass
-class Trained:
-    """What training leaves: the network in evaluation mode, the settled settings, and the road there; the names of
-    the classes and the size (height, width) of the pictures that it takes; whether its steps were compiled."""
-
-    network: Bottleneck
-    settings: Settings
-    history: dict[str, list[Any]]
-    precision: str
-    seconds: float
-    commits: list[str] = field(default_factory=list)
-    classes: list[str] = field(default_factory=list)
-    size: tuple[int, int] = (32, 32)
-    compiled: bool = False
 
 
 def train(

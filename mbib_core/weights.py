@@ -6,9 +6,11 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from mbib_core.methods import SCHEDULES, method_of
-from mbib_core.results import Settings, write_atomically
-from mbib_core.trainer import Trained
+from mbib_core.files import write_atomically
+from mbib_core.methods import method_of
+from mbib_core.runs import Trained
+from mbib_core.schedules import SCHEDULES
+from mbib_core.settings import Settings
 
 
 def write_weights(run: Trained, path: Path) -> None:

@@ -24,10 +24,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
-from mbib_core import augmentation, trainer
-from mbib_core.datasets import Images, LongTailed
-from mbib_core.methods import METHODS, SCHEDULES, method_of, settle
-from mbib_core.results import Settings
+from mbib_core import batches, trainer
+from mbib_core.data import Images, LongTailed
+from mbib_core.methods import METHODS, method_of, settle
+from mbib_core.schedules import SCHEDULES
+from mbib_core.settings import Settings
 
 BATCHES, CLASSES = 6, 100
 SCHEDULE = SCHEDULES["paper"]
@@ -109,9 +110,9 @@ def bare(method, data, precision):
 
 def data_alone(data):
     start = time.process_time()
-    padded = augmentation.pad(data.train.x, SCHEDULE.padding)
-    for index, crop, flip in augmentation.batches(len(padded), SCHEDULE, True, 0, 0, torch.device("cpu")):
-        augmentation.augment(padded, index, crop, flip, SCHEDULE.padding)
+    padded = batches.pad(data.train.x, SCHEDULE.padding)
+    for index, crop, flip in batches.batches(len(padded), SCHEDULE, True, 0, 0, torch.device("cpu")):
+        batches.augment(padded, index, crop, flip, SCHEDULE.padding)
     return time.process_time() - start
 
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from mbib_core.datasets import Images, LongTailed
-from mbib_core.methods import SCHEDULES, Schedule
+from mbib_core.data import Images, LongTailed
+from mbib_core.schedules import SCHEDULES, Schedule
 
 torch.set_num_threads(1)
 settings.register_profile("book", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])

@@ -21,7 +21,8 @@ from filelock import FileLock
 
 from mbib_core import campaign as module
 from mbib_core.campaign import campaign, missing, read_wanted
-from mbib_core.results import command_line, read_record, run_id, write_record
+from mbib_core.results import read_record, write_record
+from mbib_core.settings import command_line, run_id
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -22,9 +22,11 @@ from conftest import coloured
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
-from mbib_core import cli, datasets, trainer
-from mbib_core.methods import SCHEDULES, settle
-from mbib_core.results import Settings, command_line, read_record, run_id
+from mbib_core import cli, data, trainer
+from mbib_core.methods import settle
+from mbib_core.results import read_record
+from mbib_core.schedules import SCHEDULES
+from mbib_core.settings import Settings, command_line, run_id
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 MBIB = Path(sys.executable).with_name("mbib")
@@ -183,7 +185,7 @@ def test_a_reader_that_is_gone_is_no_error(tmp_path: Path) -> None:
 
 @pytest.fixture
 def quick(tiny_schedule: object, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(datasets, "load", lambda name, **_: replace(coloured([22, 9, 3]), name=name))
+    monkeypatch.setattr(data, "load", lambda name, **_: replace(coloured([22, 9, 3]), name=name))
     return "--schedule tiny --threads 1 --precision float32 --device cpu --quiet --no-report"
 
 
@@ -330,13 +332,13 @@ def test_a_run_that_another_process_finishes_meanwhile_is_not_made_twice(
     record = next((tmp_path / "runs").glob("*.json"))
     content = record.read_bytes()
     record.unlink()
-    load = datasets.load
+    load = data.load
 
     def slow(*a: Any, **k: Any) -> Any:
         record.write_bytes(content)  # while this process reads its data
         return load(*a, **k)
 
-    monkeypatch.setattr(datasets, "load", slow)
+    monkeypatch.setattr(data, "load", slow)
     monkeypatch.setattr(trainer, "train", None)
     status, out, _ = mbib(*words)
     assert status == 0

@@ -24,8 +24,8 @@ from nbclient.exceptions import DeadKernelError
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from mbib_core.chapter import checkpoint
-from mbib_core.results import Settings
+from mbib_core.notebook import checkpoint
+from mbib_core.settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[1]

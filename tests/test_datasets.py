@@ -13,8 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mbib_core import datasets
-from mbib_core.datasets import Images, LongTailed, channel_statistics, load, long_tailed_counts, long_tailed_indices
+from mbib_core.data import (
+    Images,
+    LongTailed,
+    channel_statistics,
+    load,
+    long_tailed_counts,
+    long_tailed_indices,
+    shots,
+)
+from mbib_core.data.cifar import CIFAR100_MD5
 
 TOTALS = {100: 10_847, 50: 12_608, 10: 19_573}
 SHOTS = {
@@ -70,7 +78,7 @@ def test_the_split_has_the_published_total_and_shots(imbalance: int) -> None:
     assert len(chosen.unique()) == len(chosen)
     counts = BALANCED[chosen].bincount()
     assert (int(counts[0]), int(counts[-1])) == (500, 500 // imbalance)
-    assert {shot: int(mask.sum()) for shot, mask in datasets.shots(counts).items()} == SHOTS[imbalance]
+    assert {shot: int(mask.sum()) for shot, mask in shots(counts).items()} == SHOTS[imbalance]
 
 
 def test_splits_of_larger_imbalance_lie_within_those_of_smaller() -> None:
@@ -116,13 +124,13 @@ def test_unbalanced_labels_that_lack_pictures_are_refused() -> None:
 
 
 def test_shots_change_at_20_and_at_100_training_pictures() -> None:
-    masks = datasets.shots(torch.tensor([101, 100, 20, 19, 1]))
+    masks = shots(torch.tensor([101, 100, 20, 19, 1]))
     assert {shot: mask.tolist() for shot, mask in masks.items()} == {
         "many": [True, False, False, False, False],
         "medium": [False, True, True, False, False],
         "few": [False, False, False, True, True],
     }
-    assert list(datasets.shots(torch.tensor([500, 50]))) == ["many", "medium"], "a shot without classes is absent"
+    assert list(shots(torch.tensor([500, 50]))) == ["many", "medium"], "a shot without classes is absent"
 
 
 # What a data set must be
@@ -231,7 +239,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     content = {"train": part(20), "test": part(3), "meta": {"fine_label_names": [f"animal {i}" for i in range(10)]}}
     for name, value in content.items():
         (folder / name).write_bytes(pickle.dumps(value))
-        monkeypatch.setitem(datasets.CIFAR100_MD5, name, hashlib.md5((folder / name).read_bytes()).hexdigest())
+        monkeypatch.setitem(CIFAR100_MD5, name, hashlib.md5((folder / name).read_bytes()).hexdigest())
     return tmp_path
 
 

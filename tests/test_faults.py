@@ -33,12 +33,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mbib_core import cli, datasets, results, trainer
+from mbib_core import cli, data, files, trainer
 from mbib_core.campaign import campaign, read_wanted
-from mbib_core.datasets import LongTailed, load
-from mbib_core.losses import BIBLoss, MBIBLoss
-from mbib_core.methods import Schedule
-from mbib_core.results import Settings, read_record, write_record
+from mbib_core.criteria import BIBLoss, MBIBLoss
+from mbib_core.data import LongTailed, cifar, load
+from mbib_core.results import read_record, write_record
+from mbib_core.schedules import Schedule
+from mbib_core.settings import Settings
 from mbib_core.trainer import train
 from mbib_core.weights import read_weights
 
@@ -227,7 +228,7 @@ def test_a_cache_that_is_a_file_is_told_before_anything_is_trained(
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("MBIB_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(datasets, "load", lambda *_a, **_k: tiny_data)
+    monkeypatch.setattr(data, "load", lambda *_a, **_k: tiny_data)
     monkeypatch.setattr(trainer, "train", None)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OSError, match="where a run is saved while it trains, cannot be written"):
@@ -304,7 +305,7 @@ def test_a_run_killed_at_20_random_steps_ends_in_the_same_bits(
             if next(left, None) is None:
                 if not writing:
                     kill()
-                results.os.replace = kill  # type: ignore[assignment]
+                files.os.replace = kill  # type: ignore[assignment]
             return augment(*a)
 
         trainer.augment = counted
@@ -405,7 +406,7 @@ def archive(no_proxy: None, tmp_path_factory: pytest.TempPathFactory, monkeypatc
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         for name, value in content.items():
             (folder / name).write_bytes(pickle.dumps(value))
-            monkeypatch.setitem(datasets.CIFAR100_MD5, name, hashlib.md5((folder / name).read_bytes()).hexdigest())
+            monkeypatch.setitem(cifar.CIFAR100_MD5, name, hashlib.md5((folder / name).read_bytes()).hexdigest())
             tar.add(folder / name, f"cifar-100-python/{name}")
 
     class Here(Served):

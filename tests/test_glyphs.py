@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbib_core import glyphs
+from mbib_core.data import glyphs
 
 SHA256 = {
     "train": "7429dd85307d05af142bdedf796dfbed945780a10a6790c61265d87c4bc44545",

@@ -9,8 +9,10 @@ from statistics import mean, stdev
 
 import pytest
 
-from mbib_core.methods import METHODS, SCHEDULES, settle
-from mbib_core.results import Settings, run_id, write_record
+from mbib_core.methods import METHODS, settle
+from mbib_core.results import write_record
+from mbib_core.schedules import SCHEDULES
+from mbib_core.settings import Settings, run_id
 
 ROOT = Path(__file__).parents[1]
 spec = importlib.util.spec_from_file_location("chapters", ROOT / "book" / "chapters.py")

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mbib_core import losses
-from mbib_core.losses import BIBLoss, MBIBLoss, balanced_softmax, bib, class_temperatures, class_weights, mbib
+from mbib_core.criteria import BIBLoss, MBIBLoss, check_settings
+from mbib_core.losses import balanced_softmax, bib, class_temperatures, class_weights, mbib
 from mbib_core.losses import self_distillation as distil
 
 Rows = list[list[float]]
@@ -666,5 +667,5 @@ def test_modules_refuse_alphas_that_are_no_proportions(alphas: tuple[float, floa
 def test_alphas_that_sum_to_one_in_decimals_are_accepted() -> None:
     for alphas in ([0.2, 0.4, 0.3, 0.1], [0.33, 0.56, 0.11]):
         assert sum(alphas) > 1, "by the last digit"
-        losses.check_settings(alphas=alphas)
-    losses.check_settings(alphas=[1.0])
+        check_settings(alphas=alphas)
+    check_settings(alphas=[1.0])

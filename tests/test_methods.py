@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mbib_core import losses, methods
-from mbib_core.bottleneck import Outputs
-from mbib_core.methods import METHODS, SCHEDULES, method_of, settle, shared_alphas
-from mbib_core.results import Settings
+from mbib_core.methods import METHODS, method_of, settle, shared_alphas
+from mbib_core.networks.bottleneck import Outputs
+from mbib_core.schedules import SCHEDULES
+from mbib_core.settings import Settings
 
 COUNTS = torch.tensor([500, 40, 5])
 TARGETS = torch.tensor([0, 1, 2, 0])

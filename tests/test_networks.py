@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mbib_core.backbones import Block, ResNet, even_taps, multiply_adds
-from mbib_core.bottleneck import Bottleneck, Outputs, default_prediction, predictions
 from mbib_core.methods import METHODS
+from mbib_core.networks.bottleneck import Bottleneck, Outputs, default_prediction, predictions
+from mbib_core.networks.resnet import Block, ResNet, even_taps, multiply_adds
 
 
 def pictures(n: int, side: int = 32, seed: int = 0) -> Tensor:

@@ -9,14 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from mbib_core.backbones import multiply_adds
 from mbib_core.campaign import read_wanted
 from mbib_core.cli import main
-from mbib_core.datasets import long_tailed_counts, shots
+from mbib_core.data import long_tailed_counts, shots
 from mbib_core.information import contraction_coefficient, squared_maximal_correlation
 from mbib_core.losses import bib, class_weights, mbib
-from mbib_core.methods import CHOSEN, METHODS, SCHEDULES, methods_on
-from mbib_core.results import Settings, published, run_id
+from mbib_core.methods import CHOSEN, METHODS, methods_on
+from mbib_core.networks.resnet import multiply_adds
+from mbib_core.results import published
+from mbib_core.schedules import SCHEDULES
+from mbib_core.settings import Settings, run_id
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "book" / "results"

@@ -24,11 +24,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from mbib_core import campaign, cli, metrics, report, trainer
-from mbib_core.datasets import LongTailed, from_arrays, load
+from mbib_core.data import LongTailed, from_arrays, load
+from mbib_core.data.folders import Refused, held_out, load_folder, read_picture
 from mbib_core.evaluation import features_of
-from mbib_core.folders import Refused, held_out, load_folder, read_picture
-from mbib_core.methods import SCHEDULES, Schedule, settle
-from mbib_core.results import Settings, command_line, read_record, run_id, show_table, table
+from mbib_core.methods import settle
+from mbib_core.results import read_record, show_table, table
+from mbib_core.schedules import SCHEDULES, Schedule
+from mbib_core.settings import Settings, command_line, run_id
 from mbib_core.weights import read_weights, write_weights
 
 ROOT = Path(__file__).parent.parent

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from mbib_core.campaign import read_wanted
-from mbib_core.datasets import load
+from mbib_core.data import load
 from mbib_core.evaluation import evaluate
-from mbib_core.methods import CHOSEN, SCHEDULES, method_of, settle
-from mbib_core.results import Settings, command_line, find, read_records, run_id
+from mbib_core.methods import CHOSEN, method_of, settle
+from mbib_core.results import find, read_records
+from mbib_core.schedules import SCHEDULES
+from mbib_core.settings import Settings, command_line, run_id
 from mbib_core.weights import read_weights
 
 FOLDER = Path(__file__).parents[1] / "book" / "results"

@@ -15,20 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbib_core import cli, results
-from mbib_core.methods import METHODS, SCHEDULES, named, settle
-from mbib_core.results import (
-    Settings,
-    command_line,
-    find,
-    over_seeds,
-    read_record,
-    read_records,
-    run_id,
-    show_table,
-    table,
-    write_atomically,
-    write_record,
-)
+from mbib_core.files import write_atomically
+from mbib_core.methods import METHODS, settle
+from mbib_core.results import find, over_seeds, read_record, read_records, show_table, table, write_record
+from mbib_core.schedules import SCHEDULES
+from mbib_core.settings import Settings, command_line, named, run_id
 
 # Names
 

@@ -22,14 +22,17 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mbib_core import trainer
-from mbib_core.augmentation import augment, batches, pad, resize
-from mbib_core.backbones import multiply_adds
-from mbib_core.bottleneck import Bottleneck
-from mbib_core.datasets import Images, LongTailed, channel_statistics, first_of_each_class, load
+from mbib_core.batches import augment, batches, pad, resize
+from mbib_core.data import Images, LongTailed, channel_statistics, first_of_each_class, load
 from mbib_core.evaluation import evaluate, features_of
-from mbib_core.methods import METHODS, SCHEDULES, Method, OneCycle, Schedule, method_of, settle
-from mbib_core.results import Settings, command_line, run_id, write_record
-from mbib_core.trainer import Trained, pick_device, pick_precision, train
+from mbib_core.methods import METHODS, Method, method_of, settle
+from mbib_core.networks.bottleneck import Bottleneck
+from mbib_core.networks.resnet import multiply_adds
+from mbib_core.results import write_record
+from mbib_core.runs import Trained
+from mbib_core.schedules import SCHEDULES, OneCycle, Schedule
+from mbib_core.settings import Settings, command_line, run_id
+from mbib_core.trainer import pick_device, pick_precision, train
 
 CPU = torch.device("cpu")
 TINY = Settings(data="coloured", method="mbib", schedule="tiny", precision="float32", threads=1)

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from mbib_core.datasets import Images, LongTailed
+from mbib_core.data.longtailed import Images, LongTailed
 
 SIDE = 32  # pixels a side that the CIFAR ResNets take
 PARTS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}

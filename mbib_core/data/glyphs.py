@@ -1,8 +1,8 @@
 """Glyphs-LT, the embedded default data set: 50 letters, digits and signs in 21 typefaces, 32 x 32 pixels in colour.
 
-The letter shapes lie in ``glyphs.npz``, which ``python -m mbib_core.glyphs`` makes again from the fonts that matplotlib
-carries. Everything after that is integer arithmetic on the frozen stream of ``numpy.random.RandomState``, so the same
-picture has the same bytes on every machine.
+The letter shapes lie in ``glyphs.npz``, which ``python -m mbib_core.data.glyphs`` makes again from the fonts that
+matplotlib carries. Everything after that is integer arithmetic on the frozen stream of
+``numpy.random.RandomState``, so the same picture has the same bytes on every machine.
 
 The classes are capitals, ten small letters, digits and six signs that all 21 faces have. Left out is what cannot be
 told apart once size, position and face say nothing: I and l (a 1 in some faces), 0 (an O), small letters that are
@@ -16,7 +16,10 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Int, Int64, UInt8
+
+from mbib_core.data.longtailed import Images, LongTailed
 
 CHARACTERS = "ABCDEFGHJKLMNOPQRSTUVWXYZabdeghmnrt123456789#%&*?@"
 CLASSES: list[str] = [CHARACTERS[i] for i in np.random.RandomState(0).permutation(len(CHARACTERS))]
@@ -40,6 +43,12 @@ LEVELS = 15  # the shade of a pixel that is wholly covered
 
 SIDE = 32  # pixels a side of a picture
 DRAWS = 32  # 16-bit random numbers that stand before the noise of each picture
+
+
+def glyphs_lt(imbalance: float) -> LongTailed:
+    arrays = splits(imbalance)
+    train, validation, test = (Images(*map(torch.from_numpy, arrays[part])) for part in ("train", "validation", "test"))
+    return LongTailed("glyphs-lt", train, validation, test, list(CLASSES), flip=False)
 
 
 def counts(imbalance: float = 100) -> Int64[np.ndarray, " C"]:

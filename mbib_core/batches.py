@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor, nn
 
-from mbib_core.methods import Schedule
+from mbib_core.schedules import Schedule
 
 
 def pad(x: UInt8[Tensor, "n c h w"], padding: int) -> UInt8[Tensor, "n i j c"]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mbib_core.methods import settle
-from mbib_core.results import Record, Settings, run_id
+from mbib_core.results import Record
+from mbib_core.settings import Settings, run_id
 
 
 def say(text: str) -> None:

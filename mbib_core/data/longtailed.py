@@ -1,24 +1,14 @@
-"""What a long-tailed data set is: its counts, its split, its shots; Glyphs-LT, CIFAR-100-LT, your own arrays."""
+"""What a long-tailed data set is: its images, counts, split and shots; and one made from your own arrays."""
 
 import hashlib
-import os
-import pickle
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
-
-NAMES = ("glyphs-lt", "cifar100-lt", "folder:PATH")
-CIFAR100_MD5 = {
-    "train": "16019d7e3df5f24257cddd939b257f8d",
-    "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
-    "meta": "7973b15100ade9c7d40fb424638fde48",
-}
 
 
 class Images(NamedTuple):
@@ -120,32 +110,6 @@ def long_tailed_indices(labels: Int[Tensor, " n"], imbalance: float, *, seed: in
     return torch.from_numpy(np.concatenate(chosen))
 
 
-def load(name: str, *, imbalance: float = 100, root: str | Path | None = None, size: int = 32) -> LongTailed:
-    """The long-tailed data set `name`: "glyphs-lt" (embedded), "cifar100-lt", or "folder:PATH".
-
-    A folder is read by `folders.load_folder` at `size` pixels a side; a relative PATH starts from `root`, where it is
-    given, and `imbalance` does not apply: the folder's own counts are the long tail.
-
-    `root` is the folder that holds (or gets) `cifar-100-python`, torchvision's layout; without it $MBIB_DATA or the
-    user's cache folder. Validation pictures come from outside the training set: for CIFAR-100-LT all training
-    pictures of CIFAR-100 that the long-tailed set leaves unused (class 0 has none).
-    Raises ValueError on an unknown name or imbalance, FileNotFoundError if the data are missing and cannot be
-    downloaded, ValueError if a file is not the published one.
-    """
-    if name == "glyphs-lt":
-        return _glyphs_lt(imbalance)
-    if name == "cifar100-lt":
-        return _cifar100_lt(imbalance, Path(root or os.environ.get("MBIB_DATA") or cache_folder() / "data"))
-    if name.startswith("folder:"):
-        from mbib_core.folders import load_folder
-
-        if name == "folder:":
-            raise ValueError("folder: names no folder: write folder:PATH")
-        return load_folder(Path(root or "") / Path(name.removeprefix("folder:")).expanduser(), size=size)
-    hint = f"; for the folder of that name write folder:{name}" if Path(name).is_dir() else ""
-    raise ValueError(f"no data set is called {name!r}: there are {', '.join(NAMES)}{hint}")
-
-
 def from_arrays(
     name: str,
     *,
@@ -172,12 +136,6 @@ def from_arrays(
     names = [str(i) for i in range(int(parts["train"].y.max()) + 1)] if classes is None else list(classes)
     ours = parts["train"], parts["validation"], parts["test"]
     return LongTailed(name, *ours, names, flip=flip, fingerprint=digest.hexdigest()[:8])
-
-
-def cache_folder() -> Path:
-    """Where data and checkpoints live between runs: $MBIB_CACHE, else `mbib` in the user's cache folder."""
-    own = os.environ.get("MBIB_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbib"
 
 
 def channel_statistics(x: UInt8[Tensor, "n 3 h w"]) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
@@ -216,60 +174,6 @@ def _own_images(what: str, x: Any, y: Any) -> tuple[UInt8[Tensor, "n 3 h w"], In
     if not len(y):
         raise ValueError(f"{what}: there are no pictures")
     return (x if first else x.permute(0, 3, 1, 2)).contiguous(), y.long()
-
-
-def _glyphs_lt(imbalance: float) -> LongTailed:
-    from mbib_core import glyphs
-
-    arrays = glyphs.splits(imbalance)
-    train, validation, test = (Images(*map(torch.from_numpy, arrays[part])) for part in ("train", "validation", "test"))
-    return LongTailed("glyphs-lt", train, validation, test, list(glyphs.CLASSES), flip=False)
-
-
-def _cifar100_lt(imbalance: float, root: Path) -> LongTailed:
-    folder = root / "cifar-100-python"
-    if not folder.is_dir():
-        _download_cifar100(root)
-    everything, test = (_cifar100_images(folder, part) for part in ("train", "test"))
-    classes = _published_pickle(folder / "meta")["fine_label_names"]
-    chosen = long_tailed_indices(everything.y, imbalance)
-    unused = torch.ones(len(everything.y), dtype=torch.bool)
-    unused[chosen] = False
-    train, validation = (Images(everything.x[i], everything.y[i]) for i in (chosen, unused))
-    return LongTailed("cifar100-lt", train, validation, test, classes)
-
-
-def _cifar100_images(folder: Path, part: str) -> Images:
-    content = _published_pickle(folder / part)
-    x = torch.from_numpy(content["data"].reshape(-1, 3, 32, 32).copy())
-    return Images(x, torch.tensor(content["fine_labels"]))
-
-
-def _published_pickle(file: Path) -> dict:
-    """The content of a CIFAR-100 file; its MD5 is checked first, since unpickling runs what a file says."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: delete {file.parent} to download CIFAR-100 again")
-    content = file.read_bytes()
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != CIFAR100_MD5[file.name]:
-        raise ValueError(
-            f"{file} is not the published CIFAR-100 file (its MD5 differs: cut short or changed), so it was not "
-            f"opened; delete {file.parent} to download it again"
-        )
-    return pickle.loads(content, encoding="latin1")
-
-
-def _download_cifar100(root: Path) -> None:
-    from torchvision.datasets import CIFAR100
-    from torchvision.datasets.utils import download_and_extract_archive
-
-    print(f"CIFAR-100 is not in {root}: downloading 169 MB from {CIFAR100.url}")
-    try:
-        download_and_extract_archive(CIFAR100.url, str(root), md5=CIFAR100.tgz_md5)
-    except (OSError, RuntimeError) as error:
-        raise FileNotFoundError(
-            f"CIFAR-100 is not in {root} and could not be downloaded ({error}). Get cifar-100-python.tar.gz from "
-            f"{CIFAR100.url}, unpack it into a folder, and name that folder with --root or MBIB_DATA"
-        ) from None
 
 
 def _check_images(what: str, images: Images, classes: int) -> None:

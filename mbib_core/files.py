@@ -1,0 +1,33 @@
+"""Files on disk: written whole or not at all, and where data and checkpoints live between runs."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all: what was there stays until the new content is on the disk.
+
+    Raises OSError with a sentence if it cannot be written (no space, no permission).
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):  # nothing can be taken away where nothing can be written
+            temporary.unlink()
+        raise OSError(
+            f"{path} could not be written ({error.strerror}); what was there before is untouched. Make room or "
+            f"choose another folder, and run the same command again"
+        ) from None
+
+
+def cache_folder() -> Path:
+    """Where data and checkpoints live between runs: $MBIB_CACHE, else `mbib` in the user's cache folder."""
+    own = os.environ.get("MBIB_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbib"
