@@ -1,34 +1,75 @@
-"""From pictures on the device to a batch: order, crops and flips drawn from seed and epoch, cut in one gather."""
+"""From images on the device to batches: order, crops and flips drawn from seed and epoch, cut in one gather."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor, nn
 
-from mbib_core.schedules import Schedule
+from mbib_core.data.longtailed import Images
+
+
+class Batch(NamedTuple):
+    """What a step is made from: B images and their labels, on the device."""
+
+    x: UInt8[Tensor, "b 3 h w"]
+    y: Int[Tensor, " b"]
+
+
+class Draws(NamedTuple):
+    """One epoch's choices for N images: which ones, in order; the corner of each crop; which are mirrored."""
+
+    rows: Int[Tensor, " n"]
+    crops: Int[Tensor, "n 2"]
+    flips: Bool[Tensor, " n"]
+
+
+class Source:
+    """Training images on the device, padded once; `stream` cuts an epoch's batches from them."""
+
+    def __init__(self, images: Images, padding: int, device: torch.device):
+        self.labels, self.padding, self.device = images.y, padding, device
+        self.x, self.y = pad(images.x.to(device), padding), images.y.to(device)
+
+    def stream(self, draws: Draws, batch: int, *, scale: float = 1.0, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
+        """The batches of one epoch, of images at `scale` times their size; every `ranks`-th image of each, from `rank`.
+
+        All draws move to the device at once, so that no step waits. A last batch that has a single image for some rank
+        is left out: batch norm needs two.
+        """
+        n = len(draws.rows)
+        rows, crops, flips = (part.to(self.device) for part in draws)
+        for start in range(0, n, batch):
+            stop = min(start + batch, n)
+            if (stop - start) // ranks > 1:
+                own = slice(start + rank, stop, ranks)
+                x = augment(self.x, rows[own], crops[own], flips[own], self.padding)
+                yield Batch(resize(x, scale), self.y[rows[own]])
+
+
+def draw(
+    labels: Int[Tensor, " n"], *, seed: int, epoch: int, q: float = 1.0, padding: int = 4, flip: bool = True
+) -> Draws:
+    """One epoch's choices, drawn on the CPU from (seed, epoch) alone: the same on every device, nothing to save for a
+    resume.
+
+    q = 1 takes each image once, in a fresh order; any other q draws as many with replacement, so that class i has the
+    share n_i^q of them (0: every class equally often; Kang et al. 2020).
+    """
+    random, n = torch.Generator().manual_seed(seed * 1_000_003 + epoch), len(labels)
+    if q == 1:
+        rows = torch.randperm(n, generator=random)
+    else:
+        share = labels.bincount().double() ** (q - 1)
+        rows = torch.multinomial(share[labels], n, replacement=True, generator=random)
+    crops = torch.randint(0, 2 * padding + 1, (n, 2), generator=random)
+    return Draws(rows, crops, torch.rand(n, generator=random) < 0.5 * flip)
 
 
 def pad(x: UInt8[Tensor, "n c h w"], padding: int) -> UInt8[Tensor, "n i j c"]:
-    """Pictures with a black border of `padding` pixels, channels last: what `augment` cuts from."""
+    """Images with a black border of `padding` pixels, channels last: what `augment` cuts from."""
     return nn.functional.pad(x, (padding,) * 4).permute(0, 2, 3, 1).contiguous()
-
-
-def batches(
-    n: int, schedule: Schedule, flip: bool, seed: int, epoch: int, device: torch.device
-) -> Iterator[tuple[Int[Tensor, " b"], Int[Tensor, "b 2"], Bool[Tensor, " b"]]]:
-    """One epoch's batches: positions in a fresh order, and for each picture a crop's corner and whether to flip.
-
-    Drawn on the processor from (seed, epoch) alone and moved to `device` at once: the same on every device, nothing
-    to save for a resume, no wait in a step. A last batch of a single picture is left out: batch norm needs two.
-    """
-    random = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(n, generator=random).to(device)
-    crops = torch.randint(0, 2 * schedule.padding + 1, (n, 2), generator=random).to(device)
-    flips = (torch.rand(n, generator=random) < 0.5 * flip).to(device)
-    for part in range(0, n - 1, schedule.batch):
-        rows = slice(part, part + schedule.batch)
-        yield order[rows], crops[rows], flips[rows]
 
 
 def augment(
@@ -38,7 +79,7 @@ def augment(
     flip: Bool[Tensor, " b"],
     padding: int,
 ) -> UInt8[Tensor, "b c h w"]:
-    """A batch cut from `pad`ded pictures and mirrored where `flip`, in one gather; channels_last in memory."""
+    """A batch cut from `pad`ded images and mirrored where `flip`, in one gather; channels_last in memory."""
     height, width = (side - 2 * padding for side in padded.shape[1:3])
     down, across = (torch.arange(side, device=padded.device) for side in (height, width))
     rows = crop[:, :1] + down
@@ -47,7 +88,7 @@ def augment(
 
 
 def resize(x: UInt8[Tensor, "b c h w"], scale: float) -> UInt8[Tensor, "b c _i _j"]:
-    """The pictures at `scale` times their height and width, rounded; averaged over what falls together."""
+    """The images at `scale` times their height and width, rounded; averaged over what falls together."""
     if scale == 1:
         return x
     size = [round(side * scale) for side in x.shape[2:]]

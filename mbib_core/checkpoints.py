@@ -9,10 +9,13 @@ from typing import Any
 import torch
 
 from mbib_core.files import write_atomically
-from mbib_core.schedules import SCHEDULES
-from mbib_core.settings import Settings, run_id
+from mbib_core.schedules import same_recipe, schedule_of
+from mbib_core.settings import Settings, check_range, run_id
 
-PARTS = {"settings", "network", "optimizer", "scaler", "history", "precision", "seconds", "commits"}
+PARTS = {
+    *("settings", "recipe", "stage", "epoch", "learner", "optimizer", "scaler"),
+    *("history", "precision", "seconds", "commits", "compiled", "ranks"),
+}
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -22,10 +25,11 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     write_atomically(path, content.getvalue())
 
 
-def read_checkpoint(path: Path, settings: Settings) -> dict[str, Any] | None:
+def read_checkpoint(path: Path, settings: Settings, ranks: int = 1) -> dict[str, Any] | None:
     """What was saved of the run of `settings`, or None where nothing was. Only values and tensors are loaded, no code.
 
-    Raises ValueError if the file is not whole, or is of another run or of a schedule that was another.
+    Raises ValueError if the file is not complete, or is of another run, of a schedule that was another, or of another
+    number of processes than `ranks`.
     """
     if not path.is_file():
         return None
@@ -37,13 +41,18 @@ def read_checkpoint(path: Path, settings: Settings) -> dict[str, Any] | None:
         own = Settings.of(saved["settings"])
         if missing := PARTS - saved.keys():
             raise KeyError(missing)
+        check_range("precision", saved["precision"])
     except Exception:
-        raise ValueError(f"{path} is no whole checkpoint of this program: delete it to start the run anew") from None
+        raise ValueError(f"{path} is not a complete checkpoint: delete it to start the run anew") from None
     if run_id(own) != run_id(settings):
         raise ValueError(
             f"{path} belongs to the run {run_id(own)}, not to {run_id(settings)}: delete it, or name another file"
         )
-    recipe = SCHEDULES[str(settings.schedule)].recipe
-    if saved.get("recipe", recipe) != recipe:
+    if not same_recipe(saved["recipe"], schedule_of(settings)):
         raise ValueError(f"{path} was begun when the schedule {settings.schedule} was another: delete it to start anew")
+    if saved["ranks"] != ranks:
+        raise ValueError(
+            f"{path} is of a run on {saved['ranks']} processes, this one has {ranks}, and batch norm would differ: "
+            f"start as many, or delete it to start anew"
+        )
     return saved

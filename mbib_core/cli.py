@@ -4,13 +4,11 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # torch takes seconds to import: only the commands that need it do
     from collections.abc import Iterable, Iterator
 
-    from mbib_core.data import LongTailed
-    from mbib_core.runs import Trained
     from mbib_core.settings import Settings
 
 EXAMPLES = """examples:
@@ -48,76 +46,39 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from dataclasses import replace
+    from mbib_core.runs import make
 
-    from mbib_core.data import load
-    from mbib_core.files import cache_folder
-    from mbib_core.methods import settle
-    from mbib_core.results import read_record, write_record
-    from mbib_core.schedules import SCHEDULES
-    from mbib_core.settings import command_line, run_id
-    from mbib_core.trainer import pick_device, record_of, train
-    from mbib_core.weights import write_weights
-
-    settings, data = settle(_settings(args)), None
-    if settings.folder is not None:  # a run on pictures of one's own is named after the pictures themselves
-        data = load(settings.data, root=args.root)
-        settings = replace(settings, pictures=data.fingerprint)
-    name = run_id(settings)
-    record_file = args.out / f"{name}.json"
-
-    def made_before() -> bool:
-        if args.again or not record_file.is_file():
-            return False
-        record = read_record(record_file)
-        recipe = SCHEDULES[str(settings.schedule)].recipe
-        if any(recipe.get(rule) != value for rule, value in record["recipe"].items()):
-            raise ValueError(
-                f"{record_file} was made when the schedule {settings.schedule} was another: --again replaces it"
-            )
-        print(f"this run was made before; --again trains it anew\n{_summary(record)}\nrecord   {record_file}")
-        for wished, suffix in ((not args.no_weights, "safetensors"), (args.features, "npz")):
-            if wished and not (file := record_file.with_suffix(f".{suffix}")).is_file():
-                print(f"{file} is not there: --again makes it, too")
-        return True
-
-    if made_before():
+    made = make(
+        _settings(args),
+        out=args.out,
+        root=args.root,
+        checkpoints=args.checkpoints,
+        device=args.device,
+        compiled=args.compile,
+        again=args.again,
+        weights=not args.no_weights,
+        features=args.features,
+        report=not args.no_report,
+        progress=not args.quiet,
+    )
+    if made is None:  # not the first of several processes
         return 0
-    device = pick_device(args.device)
-    data = data or load(settings.data, imbalance=settings.imbalance, root=args.root)
-    checkpoint = (args.checkpoints or cache_folder() / "checkpoints") / f"{name}.pt"
-    with _lock(checkpoint.with_suffix(".lock"), name):
-        if made_before():  # by another process, while this one was getting ready
-            return 0
-        run = train(
-            settings, data, device=device, checkpoint=checkpoint, progress=not args.quiet, compiled=args.compile
-        )
-        record = record_of(run, data, command_line(settings))
-        if not args.no_weights:
-            write_weights(run, args.out / f"{name}.safetensors")
-        if args.features:
-            _write_features(run, data, args.out / f"{name}.npz")
-        if not args.no_report:
-            from mbib_core.report import write_report
-
-            write_report(run, data, record, args.out)
-        write_record(record, args.out)
-        for left in (checkpoint, *checkpoint.parent.glob(f".{checkpoint.name}.*.part")):  # of a process that was killed
-            left.unlink(missing_ok=True)
-    print(_summary(record))
-    print(f"record   {record_file}")
-    if not args.no_weights:
-        print(f"weights  {args.out / name}.safetensors")
-    if not args.no_report:
-        print(f"report   {args.out / name}.md")
+    if made.run is None:
+        print("this run was made before; --again trains it anew")
+    print(f"{_summary(made.record)}\nrecord   {made.file}")
+    for kind, file in made.beside.items():
+        if file.is_file():
+            print(f"{kind:8} {file}")
+        elif kind != "report":
+            print(f"{file} is not there: --again makes it, too")
     return 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:
     from mbib_core.data import load
+    from mbib_core.devices import pick_device
     from mbib_core.evaluation import evaluate
     from mbib_core.methods import method_of
-    from mbib_core.trainer import pick_device
     from mbib_core.weights import read_weights
 
     run = read_weights(args.weights)
@@ -140,7 +101,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         )
     images = data.validation if args.validation else data.test
     network = run.network.to(pick_device(args.device))
-    found = evaluate(network, images, data, adjusted=method_of(settings).adjusted)
+    found = evaluate(network, images, data, predict=method_of(settings).predict)
     print(f"{args.weights.name} on {len(images.y)} {'validation' if args.validation else 'test'} pictures")
     print(_accuracy_lines(found))
     return 0
@@ -152,9 +113,9 @@ def _predict(args: argparse.Namespace) -> int:
     import torch
 
     from mbib_core.data.folders import read_file
+    from mbib_core.devices import pick_device
     from mbib_core.evaluation import features_of, of_kind
     from mbib_core.networks.bottleneck import default_prediction
-    from mbib_core.trainer import pick_device
     from mbib_core.weights import read_weights
 
     run = read_weights(args.weights)
@@ -218,12 +179,10 @@ def _campaign(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> "Settings":
-    from dataclasses import fields
+    from mbib_core.settings import Settings, describe
 
-    from mbib_core.settings import Settings
-
-    given = {f.name: getattr(args, f.name) for f in fields(Settings) if getattr(args, f.name, None) is not None}
-    return Settings.of(given)
+    given = {name: getattr(args, name, None) for name in describe()}
+    return Settings.of({name: value for name, value in given.items() if value is not None})
 
 
 def _summary(record: dict) -> str:
@@ -246,56 +205,9 @@ def _accuracy_lines(found: dict) -> str:
     return "\n".join(lines)
 
 
-def _write_features(run: "Trained", data: "LongTailed", path: Path) -> None:
-    import io
-
-    import numpy as np
-
-    from mbib_core.data import first_of_each_class
-    from mbib_core.evaluation import features_of, of_kind
-    from mbib_core.files import write_atomically
-    from mbib_core.networks.bottleneck import default_prediction
-
-    images = first_of_each_class(data.test if run.settings.purpose == "final" else data.validation, 20)
-    found = features_of(run.network, images.x)
-    logits, arrays = of_kind("logits", found), of_kind("features", found)
-    arrays["probabilities"] = logits[default_prediction(logits)].softmax(1)
-    content = io.BytesIO()
-    halves: dict[str, Any] = {name: f.cpu().numpy().astype(np.float16) for name, f in arrays.items()}
-    np.savez_compressed(content, labels=images.y.numpy().astype(np.int16), **halves)
-    write_atomically(path, content.getvalue())
-
-
-def _lock(path: Path, name: str):  # type: ignore[no-untyped-def]
-    """Held while a run is trained, so that no second process trains it too; the system frees it if we die."""
-    from contextlib import contextmanager
-
-    from filelock import FileLock, Timeout
-
-    from mbib_core.runs import Busy
-
-    @contextmanager
-    def held():  # type: ignore[no-untyped-def]
-        lock = FileLock(path, timeout=0)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout:
-            raise Busy(f"{name} is being trained by another process; wait for it, or stop it") from None
-        except OSError as error:
-            raise OSError(
-                f"{path.parent}, where a run is saved while it trains, cannot be written ({error.strerror}): name "
-                f"another folder with --checkpoints or MBIB_CACHE"
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
-
-    return held()
-
-
 def _parser() -> argparse.ArgumentParser:
+    from mbib_core.settings import describe
+
     parser = argparse.ArgumentParser(
         "mbib",
         allow_abbrev=False,
@@ -309,37 +221,26 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train", allow_abbrev=False, help="train one method on one data set and write its record"
     )
-    train.add_argument("method", help="ce, bsce, bib, mbib, ...: an unknown name lists them all")
-    train.add_argument("--data", help="glyphs-lt (default), cifar100-lt, or folder:PATH with a sub-folder a class")
-    train.add_argument("--imbalance", type=float, help="largest count over smallest (default 100); not of a folder")
-    train.add_argument(
-        "--schedule",
-        help="paper (200 epochs, ResNet-32), short (60), fast (100, growing pictures), glyphs (24, ResNet-8), "
-        "folder (100, ResNet-20)",
-    )
-    train.add_argument("--epochs", type=int, help="other than the schedule's")
-    train.add_argument("--seed", type=int, help="of initial weights and augmentation (default 0)")
-    train.add_argument("--alphas", type=float, nargs="*", help="shares of the shallow observations, Eq. 11")
-    train.add_argument("--beta", type=float, help="price of disagreement, Eq. 9")
-    train.add_argument("--k", type=float, help="exponent of the class weights, Eq. 7")
-    train.add_argument("--gamma", type=float, help="exponent of the class temperatures, Eq. 8")
-    train.add_argument("--taps", type=int, help="number of observations")
-    train.add_argument("--precision", help="auto (default), float32, bfloat16 or float16")
+    for name, setting in describe().items():
+        if name == "method":
+            train.add_argument("method", help=setting.help)
+        elif name not in ("pictures", "purpose", "flip"):
+            option = f"--{name.replace('_', '-')}"
+            train.add_argument(option, type=setting.kind, nargs="*" if setting.several else None, help=setting.help)
     train.add_argument(
         "--no-flip",
         dest="flip",
         action="store_const",
         const=False,
-        help="never mirror a picture: for letters, digits, signs, whatever has a left and a right",
+        help="never mirror an image: for letters, digits, signs, whatever has a left and a right",
     )
     train.add_argument(
         "--choosing",
         dest="purpose",
         action="store_const",
         const="choosing",
-        help="a run for choosing settings: validation pictures only, the test set stays unseen",
+        help="a run for choosing settings: validation images only, the test set stays unseen",
     )
-    train.add_argument("--threads", type=int, help="processor threads (default: all)")
     train.add_argument("--device", help="cuda or cpu (default: the GPU where there is one)")
     train.add_argument(
         "--compile", action="store_true", help="build the network's passes first: minutes, then faster steps"

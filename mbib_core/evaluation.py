@@ -1,28 +1,31 @@
 """What a network answers to pictures, and what its answers are worth: the numbers of a record."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from mbib_core import metrics
-from mbib_core.data import Images, LongTailed
-from mbib_core.networks.bottleneck import Bottleneck, default_prediction, predictions
+from mbib_core.data.longtailed import Images, LongTailed
+from mbib_core.devices import full_float32
+from mbib_core.networks import Outputs, default_prediction, predictions
 
-
-def full_float32() -> AbstractContextManager[None]:
-    """Within it float32 is float32: on NVIDIA's GPUs cuDNN would else round the factors of convolutions to 10 bits."""
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+Predict = Callable[[Outputs, Tensor], dict[str, Tensor]]
 
 
 @torch.inference_mode()
-def features_of(network: Bottleneck, x: UInt8[Tensor, "n 3 h w"], batch: int = 500) -> dict[str, Float[Tensor, "n _d"]]:
-    """Logits of every prediction, and the features `v` (deepest observation) and `z`, of all pictures, in float32.
+def features_of(
+    network: nn.Module,
+    x: UInt8[Tensor, "n 3 h w"],
+    batch: int = 500,
+    predict: Callable[[Outputs], dict[str, Tensor]] = predictions,
+) -> dict[str, Float[Tensor, "n _d"]]:
+    """Logits of every prediction, and the features `v` (deepest observation) and `z`, of all images, in float32.
 
-    Keys: `logits/v` and, where the network has a z, `logits/z`, `logits/mean`, `logits/mean_probability`;
-    `features/v`, `features/z`. The network is left in evaluation mode.
+    Keys: `logits/` and the names of `predict`, the network's own way first; `features/v` and, where there is one,
+    `features/z`. The network is left in evaluation mode.
     """
     network.eval()
     device = next(network.parameters()).device
@@ -30,7 +33,7 @@ def features_of(network: Bottleneck, x: UInt8[Tensor, "n 3 h w"], batch: int = 5
     with full_float32():
         for start in range(0, max(1, len(x)), batch):  # no pictures: one empty batch
             outputs = network(x[start : start + batch].to(device).contiguous(memory_format=torch.channels_last))
-            found = {f"logits/{name}": logits for name, logits in predictions(outputs).items()}
+            found = {f"logits/{name}": logits for name, logits in predict(outputs).items()}
             found["features/v"] = outputs.observations[-1]
             if outputs.z is not None:
                 found["features/z"] = outputs.z
@@ -44,15 +47,22 @@ def of_kind(kind: str, found: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(f"{kind}/"): value for name, value in found.items() if name.startswith(f"{kind}/")}
 
 
-def evaluate(network: Bottleneck, images: Images, data: LongTailed, *, adjusted: bool = False) -> dict[str, Any]:
-    """Everything a record says of one set of pictures, as plain values; rounded to 6 digits.
+def evaluate(
+    network: nn.Module,
+    images: Images,
+    data: LongTailed,
+    *,
+    predict: Predict = lambda outputs, counts: predictions(outputs),
+) -> dict[str, Any]:
+    """Everything a record says of one set of images, as plain values; rounded to 6 digits. `predict` is the method's.
 
     `accuracy` (0 to 1): by prediction, over all classes and by shot, means over classes; `by_class` for each
     prediction; of the `default` prediction the `posterior_means` (Eq. 14) and the `calibration` over all and by shot;
     `rho` (Eqs. 15 to 17) and the leave-one-out 10-nearest-neighbour accuracy `neighbours` of v and z. None stands
     for a class without pictures. Raises FloatingPointError if the network has diverged.
     """
-    found = features_of(network, images.x)
+    counts = data.counts.to(next(network.parameters()).device)
+    found = features_of(network, images.x, predict=lambda outputs: predict(outputs, counts))
     if not all_finite(found):
         raise FloatingPointError(
             "the network has diverged, its answers are not finite: train it anew with other settings"
@@ -62,8 +72,6 @@ def evaluate(network: Bottleneck, images: Images, data: LongTailed, *, adjusted:
     logits = of_kind("logits", found)
     features = of_kind("features", found)
     default = default_prediction(logits)
-    if adjusted:
-        logits["adjusted"] = logits[default] - data.counts.to(device).log()
     masks = {shot: mask.to(device) for shot, mask in data.shots.items()}
     rows = {"all": torch.ones_like(y, dtype=torch.bool)} | {shot: mask[y] for shot, mask in masks.items()}
     return plain(

@@ -27,6 +27,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         ) from None
 
 
+def check_writable(folder: Path) -> None:
+    """Makes the folder and writes into it, so that a run is not trained in vain. Raises OSError with a sentence."""
+    probe = folder / f".probe.{os.getpid()}.part"
+    write_atomically(probe, b"")
+    probe.unlink()
+
+
 def cache_folder() -> Path:
     """Where data and checkpoints live between runs: $MBIB_CACHE, else `mbib` in the user's cache folder."""
     own = os.environ.get("MBIB_CACHE")

@@ -16,14 +16,14 @@ from mbib_core.evaluation import features_of
 from mbib_core.files import write_atomically
 from mbib_core.methods import METHODS
 from mbib_core.results import Record
-from mbib_core.runs import Trained
+from mbib_core.weights import Saved
 
 TAIL_ROWS = 50  # classes of the tail that are listed, the rarest first
 TAKEN_FOR = 3  # wrong answers that are named for each
 ALT = "Left: accuracy of each class against its training pictures. Right: how often it is right against how sure it is."
 
 
-def write_report(run: Trained, data: LongTailed, record: Record, folder: Path) -> Path:
+def write_report(run: Saved, data: LongTailed, record: Record, folder: Path) -> Path:
     """Writes `folder/{run_id}.md` and `.png` and returns the first. Raises OSError with a sentence if it cannot."""
     images = data.test if part_of(record) == "test" else data.validation
     logits = features_of(run.network, images.x)[f"logits/{record[part_of(record)]['default']}"]

@@ -1,10 +1,32 @@
-"""A run that was made: what training leaves."""
+"""One run from its settings to its files: trained under a lock, recorded, its weights and report written."""
 
-from dataclasses import dataclass, field
+import io
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from mbib_core.networks.bottleneck import Bottleneck
-from mbib_core.settings import Settings
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch import distributed
+
+from mbib_core.checkpoints import read_checkpoint
+from mbib_core.data import LongTailed, first_of_each_class, load
+from mbib_core.devices import name_of, pick_device
+from mbib_core.evaluation import evaluate, features_of, of_kind, plain
+from mbib_core.files import cache_folder, check_writable, write_atomically
+from mbib_core.methods import method_of, settle
+from mbib_core.networks import default_prediction, multiply_adds
+from mbib_core.results import Record, read_record, write_record
+from mbib_core.schedules import same_recipe, schedule_of
+from mbib_core.settings import Settings, command_line, run_id
+from mbib_core.trainer import Trained, settled_on, train
+from mbib_core.weights import write_weights
 
 
 class Busy(ValueError):
@@ -14,16 +36,206 @@ class Busy(ValueError):
 
 
 @dataclass
-class Trained:
-    """What training leaves: the network in evaluation mode, the settled settings, and the road there; the names of
-    the classes and the size (height, width) of the pictures that it takes; whether its steps were compiled."""
+class Made:
+    """A run that is recorded: the record, its file, the files beside it, and what was trained (None if it was made
+    before)."""
 
-    network: Bottleneck
-    settings: Settings
-    history: dict[str, list[Any]]
-    precision: str
-    seconds: float
-    commits: list[str] = field(default_factory=list)
-    classes: list[str] = field(default_factory=list)
-    size: tuple[int, int] = (32, 32)
-    compiled: bool = False
+    record: Record
+    file: Path
+    beside: dict[str, Path]
+    run: Trained | None
+
+
+def make(
+    settings: Settings,
+    data: LongTailed | None = None,
+    *,
+    out: Path | str = "runs",
+    root: Path | None = None,
+    checkpoints: Path | None = None,
+    device: str | torch.device | None = None,
+    compiled: bool = False,
+    again: bool = False,
+    weights: bool = True,
+    features: bool = False,
+    report: bool = True,
+    progress: bool = True,
+    skip_broken: bool = False,
+) -> Made | None:
+    """What `mbib train` does: trains the run of `settings`, or resumes it, and leaves its record in the folder `out`.
+
+    `data` are loaded by the settings' name unless they are given. A run that has a record is not made again, unless
+    `again`. Beside the record lie the `weights`, the `features` of some test images and the `report`, as far as they
+    are wanted. Under `torchrun` all processes train together, and only the first one writes and returns.
+
+    Raises what `load`, `settle` and `train` do, Busy if another process makes the run, and OSError before anything is
+    trained if `out` cannot be written.
+    """
+    settings, out = settle(settings), Path(out)
+    if data is None and settings.folder is not None:  # such a run is named after the images themselves
+        data = load(settings.data, root=root, size=settings.size or 32)
+    if data is not None:
+        settings = settled_on(settings, data)
+    name = run_id(settings)
+    checkpoint = (checkpoints or cache_folder() / "checkpoints") / f"{name}.pt"
+    record_file = out / f"{name}.json"
+    kept = {"weights": weights, "features": features, "report": report}
+    suffixes = {"weights": "safetensors", "features": "npz", "report": "md"}
+    beside = {kind: record_file.with_suffix(f".{suffixes[kind]}") for kind, wanted in kept.items() if wanted}
+
+    def made_before() -> Made | None:
+        if again or not record_file.is_file():
+            return None
+        record = read_record(record_file)
+        if not same_recipe(record["recipe"], schedule_of(settings)):
+            raise ValueError(
+                f"{record_file} was made when the schedule {settings.schedule} was another: --again replaces it"
+            )
+        _drop_finished(checkpoint, settings)
+        return Made(record, record_file, beside, None)
+
+    if found := made_before():
+        return found
+    with _process_group(device) as (rank, device):
+        device = pick_device(device)
+        if data is None:
+            data = load(settings.data, imbalance=settings.imbalance, root=root)
+        check_writable(out)
+        with _locked(checkpoint.with_suffix(".lock"), name, rank):
+            if found := made_before():  # by another process, while this one was getting ready
+                return found
+            if again and record_file.is_file():
+                _drop_finished(checkpoint, settings)
+            run = train(settings, data, device=device, checkpoint=checkpoint, progress=progress, compiled=compiled)
+            if rank > 0:
+                return None
+            for left in out.glob(f".{name}.*.part"):  # of a process that was killed
+                left.unlink(missing_ok=True)
+            if weights:
+                write_weights(run, beside["weights"])
+            if features:
+                write_features(run, data, beside["features"])
+            record = record_of(run, data, command_line(settings))
+            if report:
+                _report(run, data, record, out)
+            write_record(record, out)
+            for left in (checkpoint, *checkpoint.parent.glob(f".{checkpoint.name}.*.part")):
+                left.unlink(missing_ok=True)
+    return Made(record, record_file, beside, run)
+
+
+def record_of(run: Trained, data: LongTailed, command: str) -> Record:
+    """The record of a finished run. A final run evaluates the test set here, once; a run for choosing does not."""
+    device = next(run.network.parameters()).device
+    method, schedule = method_of(run.settings), schedule_of(run.settings)
+    record: Record = {
+        "run_id": run_id(run.settings),
+        "settings": run.settings.plain(),
+        "recipe": schedule.recipe,
+        "stages": [
+            {"epochs": max(1, round(stage.epochs * int(run.settings.epochs or 0))), "q": stage.q}
+            | {"trains": list(stage.trains), "recipe": plain(dict(stage.recipe))}
+            for stage in method.stages
+        ],
+        "command": command,
+        "commits": run.commits,
+        "machine": {
+            "device": name_of(device),
+            "threads": run.settings.threads or torch.get_num_threads(),
+            "processes": run.ranks,
+            "precision": run.precision,
+            "compiled": run.compiled,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "parameters": sum(p.numel() for p in run.network.parameters()),
+        "multiply_adds": multiply_adds(run.network, data.train.x[:1].to(device)),
+        "counts": data.counts.tolist(),
+        "classes": data.classes,
+        "shots": {shot: int(mask.sum()) for shot, mask in data.shots.items()},
+        "seconds": round(run.seconds, 1),
+        "pictures_per_second": round(len(data.train.y) * len(run.history["loss"]) / run.seconds, 1),
+        "history": plain(run.history),
+        "validation": evaluate(run.network, data.validation, data, predict=method.predict),
+    }
+    if run.settings.purpose == "final":
+        record["test"] = evaluate(run.network, data.test, data, predict=method.predict)
+    return record
+
+
+def write_features(run: Trained, data: LongTailed, path: Path) -> None:
+    """v, z and the default prediction's probabilities of 20 images a class, in float16: test images of a final run,
+    validation images of one for choosing. Raises OSError with a sentence."""
+    images = first_of_each_class(data.test if run.settings.purpose == "final" else data.validation, 20)
+    found = features_of(run.network, images.x)
+    logits, arrays = of_kind("logits", found), of_kind("features", found)
+    arrays["probabilities"] = logits[default_prediction(logits)].softmax(1)
+    content = io.BytesIO()
+    halves: dict[str, Any] = {name: f.cpu().numpy().astype(np.float16) for name, f in arrays.items()}
+    np.savez_compressed(content, labels=images.y.numpy().astype(np.int16), **halves)
+    write_atomically(path, content.getvalue())
+
+
+def _report(run: Trained, data: LongTailed, record: Record, out: Path) -> None:
+    """The report; whatever goes wrong with it, the weights and the record are not lost, and say so."""
+    try:
+        from mbib_core.report import write_report
+
+        write_report(run, data, record, out)
+    except Exception as error:
+        record["missing"] = [f"report: {error}"]
+        print(f"mbib: the report could not be made ({error}); record and weights are there", file=sys.stderr)
+
+
+def _drop_finished(checkpoint: Path, settings: Settings) -> None:
+    """Removes the checkpoint of a run that was recorded: it has no epoch left, and would pass for a new run."""
+    try:
+        saved = read_checkpoint(checkpoint, settings)
+    except (ValueError, OSError):
+        return
+    if saved and saved["stage"] == len(method_of(settings).stages) - 1:
+        last = method_of(settings).stages[-1]
+        if saved["epoch"] == max(1, round(last.epochs * int(settings.epochs or 0))):
+            checkpoint.unlink(missing_ok=True)
+
+
+@contextmanager
+def _process_group(device: str | torch.device | None) -> Iterator[tuple[int, str | torch.device | None]]:
+    """torch's process group under `torchrun`; the number of this process, and its device."""
+    if "RANK" not in os.environ or distributed.is_initialized():
+        here = distributed.is_available() and distributed.is_initialized()
+        yield distributed.get_rank() if here else 0, device
+        return
+    on_gpu = str(device or "cuda").startswith("cuda") and torch.cuda.is_available()
+    if on_gpu:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield distributed.get_rank(), device
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def _locked(path: Path, name: str, rank: int) -> Iterator[None]:
+    """Held by the first process while training so that no other trains the same run; the OS releases it on a crash."""
+    if rank > 0:
+        yield
+        return
+    lock = FileLock(path, timeout=0)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise Busy(f"{name} is being trained by another process; wait for it, or stop it") from None
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or "it knows no locks"
+        raise OSError(
+            f"{path.parent}, where a run is saved while it trains, cannot be used ({reason}): name another folder with "
+            f"--checkpoints or MBIB_CACHE"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -2,16 +2,18 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from mbib_core.settings import Settings, named
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How to train: ResNet depth, epochs, pictures a batch, SGD's settings, and the steps of the learning rate.
+    """How to train: ResNet depth, epochs, images a batch, SGD's settings, and the steps of the learning rate.
 
-    The rate climbs for the first fortieth of the epochs (5 of 200) and is multiplied by `decay` after 80 % and 90 %
-    of them (160 and 180 of 200; Cao et al. 2019), so schedules of other lengths keep the shape.
+    Linear warm-up over the first 1/40 of the epochs (5 of 200); the rate is multiplied by `decay` after each of the
+    `drops`, shares of the epochs (160 and 180 of 200; Cao et al. 2019), so schedules of other lengths keep the shape.
     """
 
     depth: int
@@ -23,6 +25,9 @@ class Schedule:
     decay: float = 0.01
     padding: int = 4
     precision: str = "auto"  # what a run takes that asks for none
+    drops: tuple[float, ...] = (0.8, 0.9)
+    warm_up: float = 40.0  # one epoch in so many
+    augmentation: str = "crop+flip"
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -31,25 +36,25 @@ class Schedule:
 
     def learning_rate(self, epoch: int, epochs: int) -> float:
         """The learning rate of `epoch` (from 0) of `epochs`."""
-        warm_up = max(1, round(epochs / 40))
+        warm_up = max(1, round(epochs / self.warm_up))
         if epoch < warm_up:
             return self.rate * (epoch + 1) / warm_up
-        return self.rate * self.decay ** ((epoch >= 0.8 * epochs) + (epoch >= 0.9 * epochs))
+        return self.rate * self.decay ** sum(epoch >= drop * epochs for drop in self.drops)
 
     def scale(self, epoch: int, epochs: int) -> float:
-        """The height and width of `epoch`'s pictures, as a share of the full ones."""
+        """The height and width of `epoch`'s images, as a share of the full ones."""
         return 1.0
 
     def full_epochs(self, epochs: int) -> float:
-        """How many epochs of full-size pictures cost the convolutions as much as `epochs` of this schedule."""
+        """How many epochs of full-size images cost the convolutions as much as `epochs` of this schedule."""
         return math.fsum(self.scale(epoch, epochs) ** 2 for epoch in range(epochs))
 
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """The rate climbs once and falls to nothing along a cosine (Smith & Topin 2018) while the pictures grow.
+    """The rate climbs once and falls to nothing along a cosine (Smith & Topin 2018) while the images grow.
 
-    `climb` is the share of the epochs in which the rate climbs; `growth` says until which share of them the pictures
+    `climb` is the share of the epochs in which the rate climbs; `growth` says until which share of them the images
     have which scale; the last epoch has full ones.
     """
 
@@ -74,9 +79,23 @@ SCHEDULES: dict[str, Schedule] = {
     "short": Schedule(depth=32, epochs=60, batch=128),
     # A third of the multiply-adds of "paper", and another recipe: never in one table with it.
     "fast": OneCycle(depth=32, epochs=100, batch=128, weight_decay=5e-4),
-    # Its own batch, rate and decay: of four combinations the best for its time on validation pictures, over methods and
+    # Its own batch, rate and decay: of four combinations the best for its time on validation images, over methods and
     # seeds 0 and 1 (BSCE 86.8 %, MBIB 85.1 %; batches of 64 at the paper's rate, decay 0.1: 82.9 % and 77.4 %).
     # In float32 everywhere: the chapters' live runs and records made on different machines are compared.
     "glyphs": Schedule(depth=8, epochs=24, batch=32, rate=0.05, decay=0.1, precision="float32"),
-    "folder": Schedule(depth=20, epochs=100, batch=64),  # for some hundred to some ten thousand pictures of one's own
+    "folder": Schedule(depth=20, epochs=100, batch=64),  # for some hundred to some ten thousand images of one's own
 }
+
+OVERRIDES = ("batch", "rate", "weight_decay", "depth", "augmentation")  # what a run may ask for instead
+
+
+def schedule_of(settings: Settings) -> Schedule:
+    """The schedule of settled `settings`, with what they ask for in its place. Raises ValueError on an unknown one."""
+    asked = {name: getattr(settings, name) for name in OVERRIDES}
+    schedule = named(SCHEDULES, str(settings.schedule), "schedule")
+    return replace(schedule, **{name: value for name, value in asked.items() if value is not None})
+
+
+def same_recipe(found: dict[str, Any], schedule: Schedule) -> bool:
+    """Whether the recipe of a record or checkpoint, which may be older than a rule of today's, is `schedule`'s."""
+    return all(schedule.recipe.get(rule) == value for rule, value in found.items())

@@ -6,35 +6,100 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from math import inf
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
+Value = float | int | str | bool | tuple[float, ...]
 
 
-@dataclass(frozen=True)
+class Setting(NamedTuple):
+    """What the command line, records and checks know of one setting: its meaning, its type, its range."""
+
+    help: str
+    kind: type = float
+    low: float = -inf
+    high: float = inf
+    choices: tuple[str, ...] = ()
+    several: bool = False  # a list of numbers
+
+
+# Settings that belong to a method. Its row says which ones it has and what they are if nothing is asked for.
+SETTINGS: dict[str, Setting] = {
+    "alphas": Setting("shares of the shallow observations, Eq. 11", low=0, high=1, several=True),
+    "beta": Setting("price of disagreement, Eq. 9", low=0),
+    "k": Setting("exponent of the class weights, Eq. 7", low=0),
+    "gamma": Setting("exponent of the class temperatures, Eq. 8", low=0),
+    "focus": Setting("exponent of (1 - p) in the focal loss", low=0),
+    "margin": Setting("margin of the rarest class in LDAM", low=0),
+    "deferred": Setting("share of the epochs after which LDAM weighs the classes", low=0, high=1),
+    "effective": Setting("beta of the effective number of images, (1 - beta^n) / (1 - beta)", low=0, high=1),
+    "norm_power": Setting("tau of tau-normalisation: classifier rows are divided by their norm to this power", low=0),
+    "inverse": Setting("tau of SADE: how far its third expert favours the tail", low=0),
+}
+
+
+def _of(kind: type, words: str, default: Any = None, **more: Any) -> Any:
+    return field(default=default, metadata={"setting": Setting(words, kind, **more)})
+
+
+@dataclass(frozen=True, init=False)
 class Settings:
-    """Everything that defines a run. Empty values are filled in by `methods.settle`: the data set's schedule, the
-    schedule's epochs, the loss settings of the method on that data set. `threads` and the hardware do not change which
-    run it is."""
+    """Everything that defines a run: `Settings(data="cifar100-lt", method="mbib", beta=2.0)`.
 
-    data: str = "glyphs-lt"
-    imbalance: float = 100
-    method: str = "mbib"
-    schedule: str | None = None
-    epochs: int | None = None
-    seed: int = 0
-    alphas: tuple[float, ...] | None = None
-    beta: float | None = None
-    k: float | None = None
-    gamma: float | None = None
-    taps: int | None = None  # observations
-    precision: str = "auto"  # or float32, bfloat16, float16
-    threads: int = 0  # 0: as many as the machine has
-    purpose: str = "final"  # or "choosing": validation pictures only, the test set is never touched
-    pictures: str | None = None  # the data's fingerprint, where they are one's own: filled in by `train`
-    flip: bool = True  # mirror training pictures by chance, where the data set allows it
+    The settings of `SETTINGS` are the method's own and lie in `own`; `settings.beta` is `settings.own.get("beta")`.
+    Empty values are filled in by `methods.settle`; `batch`, `rate`, `weight_decay`, `depth` and `augmentation` are the
+    schedule's unless they are given. `threads` and the hardware do not change which run it is.
+
+    Numbers may be NumPy's, torch's or pandas'. Raises ValueError on a name that is no setting and on a value of another
+    type.
+    """
+
+    data: str = _of(str, "glyphs-lt (default), cifar100-lt, or folder:PATH with a sub-folder a class", "glyphs-lt")
+    imbalance: float = _of(float, "largest count over smallest (default 100); not of a folder", 100, low=1)
+    method: str = _of(str, "ce, bsce, bib, mbib, ...: an unknown name lists them all", "mbib")
+    schedule: str | None = _of(
+        str,
+        "paper (200 epochs, ResNet-32), short (60), fast (100, growing images), glyphs (24, ResNet-8), folder (100, "
+        "ResNet-20)",
+    )
+    epochs: int | None = _of(int, "other than the schedule's", low=1, high=10**6)
+    batch: int | None = _of(int, "images a step, other than the schedule's", low=2, high=10**6)
+    rate: float | None = _of(float, "largest learning rate, other than the schedule's", low=0)
+    weight_decay: float | None = _of(float, "other than the schedule's", low=0)
+    depth: int | None = _of(int, "of the ResNet: 6 n + 2, such as 8, 20, 32 or 56", low=8, high=1202)
+    augmentation: str | None = _of(str, "crop+flip or none", choices=("crop+flip", "none"))
+    size: int | None = _of(int, "pixels a side that the images of a folder are made (default 32)", low=8, high=1024)
+    seed: int = _of(int, "of initial weights and augmentation (default 0)", 0, low=0, high=2**32 - 1)
+    own: Mapping[str, Value] = field(default_factory=dict, hash=False)
+    taps: int | None = _of(int, "number of observations", low=1)
+    precision: str = _of(
+        str, "auto (default), float32, bfloat16 or float16", "auto", choices=("auto", "float32", "bfloat16", "float16")
+    )
+    threads: int = _of(int, "CPU threads (default: all)", 0, low=0, high=1024)
+    purpose: str = _of(str, "final or choosing", "final", choices=("final", "choosing"))
+    pictures: str | None = _of(str, "fingerprint of images of one's own: filled in by `train`")
+    flip: bool = _of(bool, "mirror training images by chance, where the data set allows it", True)
+
+    def __init__(self, **values: Any):
+        known = describe()
+        if unknown := sorted(set(values) - set(known) - {"own"}):
+            raise ValueError(f"{', '.join(unknown)}: no such setting; there are {', '.join(sorted(known))}")
+        own = dict(values.pop("own", {}))
+        own |= {name: values.pop(name) for name in SETTINGS if name in values}
+        own = {name: _checked(name, value) for name, value in own.items() if value is not None}
+        for f in fields(self):
+            value = own if f.name == "own" else _checked(f.name, values.get(f.name, f.default))
+            object.__setattr__(self, f.name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in SETTINGS:
+            return self.own.get(name)
+        raise AttributeError(f"Settings have no {name}")
 
     @property
     def folder(self) -> str | None:
@@ -47,32 +112,41 @@ class Settings:
         return self.folder is not None or self.pictures is not None
 
     @classmethod
-    def of(cls, values: dict[str, Any]) -> "Settings":
-        """From plain values, as in a record or `wanted.toml`. Raises ValueError on a name that is no setting."""
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ValueError(f"{', '.join(unknown)}: no such setting; there are {', '.join(sorted(known))}")
-        return cls(**{name: _checked(name, value) for name, value in values.items()})
+    def of(cls, values: Mapping[str, Any]) -> "Settings":
+        """From flat plain values, as in a record or `wanted.toml`. Raises ValueError as the constructor does."""
+        return cls(**values)
 
     def plain(self) -> dict[str, Any]:
-        """As plain values, for a record or a checkpoint."""
-        values = asdict(self)
-        return values | {"alphas": None if self.alphas is None else list(self.alphas)}
+        """As flat plain values, for a record or a checkpoint: the method's own settings among the others."""
+        values: dict[str, Any] = {}
+        for f in fields(self):
+            values |= (
+                {n: self.own[n] for n in SETTINGS if n in self.own}
+                if f.name == "own"
+                else {f.name: getattr(self, f.name)}
+            )
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+@cache
+def describe() -> dict[str, Setting]:
+    """Every setting by name: those that all runs have, and those of the methods."""
+    return {f.name: f.metadata["setting"] for f in fields(Settings) if f.name != "own"} | SETTINGS
 
 
 def run_id(settings: Settings) -> str:
     """The name of a run: what it is at a glance, and a hash of all settings but the threads.
 
     Values that are the default are left out of the hash, so that a setting added later renames no run. Of a folder
-    the last name and the pictures count, not the path; its imbalance is its own.
+    the last name and the images count, not the path; its imbalance is its own.
     """
     name = settings.data if settings.folder is None else f"folder:{Path(settings.folder).name}"
     settings = replace(settings, data=name)
     defaults, values = Settings().plain(), settings.plain()
-    values = {name: v for name, v in values.items() if v != defaults[name] and name != "threads"}
+    values = {name: v for name, v in values.items() if v != defaults.get(name) and name != "threads"}
     values = {name: _as_floats(v) for name, v in values.items()}  # 1 and 1.0 are one setting
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-    data = re.sub(r"[^a-z0-9]+", "-", settings.data.lower()).strip("-")
+    data = re.sub(r"[^a-z0-9]+", "-", settings.data.lower()).strip("-")[:80]  # a file name has 255 letters at most
     data += "" if settings.own_pictures else f"-{settings.imbalance:g}"
     return f"{data}-{settings.method}-{settings.schedule}-s{settings.seed}-{digest}"
 
@@ -89,10 +163,9 @@ def command_line(settings: Settings) -> str:
             words += ["--choosing"] if value == "choosing" else []
         elif name == "flip":
             words += [] if value else ["--no-flip"]
-        elif isinstance(value, list):
-            words += [f"--{name}", *map(_number, value)]
         else:
-            words += [f"--{name}", _number(value)]
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name.replace('_', '-')}", *map(_number, values)]
     return shlex.join(words)
 
 
@@ -105,25 +178,45 @@ def named(table: Mapping[str, T], name: str, kind: str) -> T:
     raise ValueError(f"no {kind} is called {name!r}{guess} There are: {', '.join(table)}")
 
 
+def check_range(name: str, value: Value) -> None:
+    """Raises ValueError if `value` lies outside the range of the setting `name`, or is none of its choices."""
+    setting = describe()[name]
+    if setting.choices and value not in setting.choices:
+        raise ValueError(f"{name} is {value!r}: it must be one of {', '.join(setting.choices)}")
+    numbers = value if isinstance(value, tuple) else (value,) if setting.kind in (int, float) else ()
+    for number in numbers:
+        if not setting.low <= float(number) <= setting.high or abs(float(number)) == inf:
+            what = "a whole number" if setting.kind is int else "a finite number"
+            span = (
+                f"from {setting.low:g} to {setting.high:.10g}" if setting.high < inf else f"{setting.low:g} or larger"
+            )
+            raise ValueError(f"{name} is {number}: it must be {what}{',' * (setting.high == inf)} {span}")
+
+
 def _checked(name: str, value: Any) -> Any:
-    """A plain value with the type of its setting. Raises ValueError if it has another."""
-    if name == "flip":
-        if not isinstance(value, bool):
-            raise ValueError(f"flip is {value!r}: it must be true or false")
-        return value
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if name == "alphas" and isinstance(value, list | tuple):
-        return tuple(_checked("each of alphas", alpha) for alpha in value)
-    if name in ("imbalance", "beta", "k", "gamma", "each of alphas"):
-        wants, fits = "a number", number
-    elif name in ("epochs", "seed", "taps", "threads"):
-        wants, fits = "a whole number", number and value == value // 1
-        value = int(value) if fits else value
-    else:
-        wants, fits = ("a list of numbers", False) if name == "alphas" else ("text", isinstance(value, str))
-    if value is not None and not fits:
-        raise ValueError(f"{name} is {value!r}: it must be {wants}")
-    return float(value) if wants == "a number" and value is not None else value
+    """A value with the plain type of its setting. Raises ValueError if it has another."""
+    setting = describe()[name]
+    if value is None and name not in SETTINGS and Settings.__dataclass_fields__[name].default is None:
+        return None
+    if setting.several:
+        if isinstance(value, str) or not hasattr(value, "__iter__"):
+            raise ValueError(f"{name} is {value!r}: it must be a list of numbers")
+        return tuple(_plain_number(f"each of {name}", v, float) for v in value)
+    if setting.kind in (int, float):
+        return _plain_number(name, value, setting.kind)
+    if not isinstance(value, setting.kind):
+        raise ValueError(f"{name} is {value!r}: it must be {'true or false' if setting.kind is bool else 'text'}")
+    return value
+
+
+def _plain_number(name: str, value: Any, kind: type) -> Any:
+    """An int or a float from any library's number."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    wanted = isinstance(value, Integral | Real) and not isinstance(value, bool)
+    if not wanted or (kind is int and value != value // 1):
+        raise ValueError(f"{name} is {value!r}: it must be {'a whole number' if kind is int else 'a number'}")
+    return kind(value)
 
 
 def _as_floats(value: Any) -> Any:

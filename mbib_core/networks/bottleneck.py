@@ -1,6 +1,6 @@
 """From a backbone's stages to observations v_i, the representation z, and a linear classifier on each (figure 2)."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,12 +9,34 @@ from torch import Tensor, nn
 
 
 class Outputs(NamedTuple):
-    """What a network returns: B pictures, C classes, observations shallow to deep."""
+    """What a network returns: B images, C classes, observations shallow to deep; and the answers of its experts."""
 
     observations: tuple[Float[Tensor, "b _d"], ...]
     v_logits: tuple[Float[Tensor, "b c"], ...]
     z: Float[Tensor, "b d"] | None
     z_logits: Float[Tensor, "b c"] | None
+    experts: tuple["Outputs", ...] = ()
+
+
+class Normalising(nn.Module):
+    """Takes uint8 images [B, 3, H, W] and normalises them by `mean` and `std` [3] (0 to 255), which travel with the
+    weights."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor):
+        super().__init__()
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(3, 1, 1))
+        self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(3, 1, 1))
+
+    def normalised(self, x: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        if x.dtype != torch.uint8 or x.dim() != 4 or x.shape[1] != 3:
+            raise TypeError(
+                f"pictures must be uint8 [B, 3, H, W], 0 to 255, these are {x.dtype} {list(x.shape)}; the network "
+                f"normalises them itself"
+            )
+        return (x - self.mean) / self.std
 
 
 class Observation(nn.Sequential):
@@ -27,13 +49,12 @@ class Observation(nn.Sequential):
         return super().forward(x.mean((2, 3), dtype=torch.float32))
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Normalising):
     """Observations v_i of any backbone, their classifiers, and one z with its own, made from the deepest observation.
 
     `backbone(x)` returns a tuple of feature maps, `backbone.channels` their channels. z = ReLU(BN(Linear(v_n))) has
     as many dimensions as v_n; `with_z=False` leaves it out (plain networks), `with_v=False` leaves out the
-    classifiers of the observations. Takes uint8 pictures [B, 3, H, W] and
-    normalises them by `mean` and `std` [3] (0 to 255), which travel with the weights. All convolutions and linear
+    classifiers of the observations; `head(features, classes)` makes these. All convolutions and linear
     layers are drawn anew, the backbone's too; `fresh=False` keeps those of the backbone, such as pretrained ones, which
     want their own `mean` and `std` (ImageNet's: 123.675, 116.28, 103.53 and 58.395, 57.12, 57.375).
 
@@ -41,9 +62,6 @@ class Bottleneck(nn.Module):
     Raises TypeError on a backbone without `channels` and on other pictures, ValueError on maps that are not
     [B, channels, H, W].
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -53,10 +71,11 @@ class Bottleneck(nn.Module):
         with_v: bool = True,
         with_z: bool = True,
         fresh: bool = True,
+        head: Callable[[int, int], nn.Module] = nn.Linear,
         mean: Sequence[float] | Tensor = (127.5, 127.5, 127.5),
         std: Sequence[float] | Tensor = (64.0, 64.0, 64.0),
     ):
-        super().__init__()
+        super().__init__(mean, std)
         widths = getattr(backbone, "channels", None)
         if not widths:
             raise TypeError(
@@ -64,24 +83,17 @@ class Bottleneck(nn.Module):
             )
         self.backbone = backbone
         self.observe = nn.ModuleList(Observation(width) for width in widths)
-        self.v_classifiers = nn.ModuleList(nn.Linear(width, classes) for width in widths if with_v)
+        self.v_classifiers = nn.ModuleList(head(width, classes) for width in widths if with_v)
         last = widths[-1]
         self.represent = nn.Sequential(nn.Linear(last, last), nn.BatchNorm1d(last), nn.ReLU()) if with_z else None
         self.z_classifier = nn.Linear(last, classes) if with_z else None
-        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(3, 1, 1))
-        self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(3, 1, 1))
         kept = () if fresh else set(backbone.modules())
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear) and module not in kept:
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, x: UInt8[Tensor, "b 3 h w"]) -> Outputs:
-        if x.dtype != torch.uint8 or x.dim() != 4 or x.shape[1] != 3:
-            raise TypeError(
-                f"pictures must be uint8 [B, 3, H, W], 0 to 255, these are {x.dtype} {list(x.shape)}; the network "
-                f"normalises them itself"
-            )
-        maps = self.backbone((x - self.mean) / self.std)
+        maps = self.backbone(self.normalised(x))
         self._check_maps(maps)
         # The heads are a thousandth of the work: in float32 the logits keep the digits that bfloat16 would drop.
         with torch.autocast(x.device.type, enabled=False):
@@ -103,16 +115,22 @@ class Bottleneck(nn.Module):
 
 
 def predictions(outputs: Outputs) -> dict[str, Float[Tensor, "b c"]]:
-    """Every way to predict from `outputs`, as logits: `v` (deepest observation), `z`, `mean` of the two logits (the
-    paper's), `mean_probability`. A network that lacks one of the two classifiers has the
-    other alone."""
+    """Every way to predict from `outputs`, as logits, the network's own way first.
+
+    With v and z: the `mean` of the two logits (the paper's), `v` (deepest observation), `z`, and `mean_probability`.
+    A network that lacks one of the two classifiers has the other alone. With experts: the `mean` of their logits, and
+    each by itself, from `expert_1`.
+    """
+    if outputs.experts:
+        own = [next(iter(predictions(expert).values())) for expert in outputs.experts]
+        return {"mean": torch.stack(own).mean(0)} | {f"expert_{i}": logits for i, logits in enumerate(own, start=1)}
     v, z = outputs.v_logits[-1] if outputs.v_logits else None, outputs.z_logits
     if v is None or z is None:
         return {name: logits for name, logits in (("v", v), ("z", z)) if logits is not None}
     probability = (v.softmax(1) + z.softmax(1)) / 2
-    return {"v": v, "z": z, "mean": (v + z) / 2, "mean_probability": probability.log()}
+    return {"mean": (v + z) / 2, "v": v, "z": z, "mean_probability": probability.log()}
 
 
-def default_prediction(names: Collection[str]) -> str:
-    """The prediction that counts as the network's own: the mean of the logits where there are two, else the first."""
-    return "mean" if "mean" in names else next(iter(names))
+def default_prediction(names: Iterable[str]) -> str:
+    """The prediction that counts as the network's own: the first one of `predictions`."""
+    return next(iter(names))

@@ -5,6 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mbib_core.networks.heads import Cosine
+
 
 class Block(nn.Module):
     """Two 3 x 3 convolutions and a shortcut without parameters (option A: subsampling, zero-padded channels)."""
@@ -28,9 +30,9 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """ResNet-`depth` for 32 x 32 pictures; returns the feature maps after the blocks numbered in `taps`.
 
-    Three stages of 16, 32 and 64 channels, each of (depth - 2) / 6 blocks. Blocks count from 1; 0 taps the 32 x 32
-    picture itself, every value a channel of its own [B, 3072, 1, 1]. `channels` lists the channels of what is
-    returned, shallow to deep. ResNet-32 has 463,504 parameters.
+    Three stages of 16, 32 and 64 channels, each of (depth - 2) / 6 blocks; those behind the last tap are left out.
+    Blocks count from 1; 0 taps the 32 x 32 image itself, every value a channel of its own [B, 3072, 1, 1]. `channels`
+    lists the channels of what is returned, shallow to deep. ResNet-32 has 463,504 parameters.
 
     Raises ValueError if `depth` is not 6 n + 2 or a tap is no block of this network.
     """
@@ -39,16 +41,12 @@ class ResNet(nn.Module):
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"depth {depth} is no CIFAR ResNet: it must be 6 n + 2, such as 8, 20 or 32")
-        per_stage = (depth - 2) // 6
-        widths = [16 * 2**stage for stage in range(3) for _ in range(per_stage)]
+        widths = [16 * 2**stage for stage in range(3) for _ in range((depth - 2) // 6)]
         if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0 or taps[-1] > len(widths):
             raise ValueError(f"taps {taps} must be increasing block numbers between 0 and {len(widths)}")
         self.conv = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn = nn.BatchNorm2d(16)
-        self.blocks = nn.ModuleList(
-            Block(before, width, 1 if before == width else 2)
-            for before, width in zip([16, *widths], widths, strict=False)
-        )
+        self.blocks = nn.ModuleList(stages(depth, 16, (16, 32, 64))[: taps[-1]])
         self.taps = tuple(taps)
         self.channels = tuple(widths[t - 1] if t else 3 * 32 * 32 for t in taps)
 
@@ -58,6 +56,14 @@ class ResNet(nn.Module):
         for number, block in enumerate(self.blocks, start=1):
             maps[number] = x = block(x)
         return tuple(maps[t] for t in self.taps)
+
+
+def stages(depth: int, channels: int, widths: tuple[int, ...]) -> list[Block]:
+    """The blocks of stages of these `widths` behind `channels`, (depth - 2) / 6 blocks a stage; a wider one halves the
+    map."""
+    after = [width for width in widths for _ in range((depth - 2) // 6)]
+    before = [channels, *after]
+    return [Block(a, b, 1 if a == b else 2) for a, b in zip(before, after, strict=False)]
 
 
 def even_taps(depth: int, n: int) -> tuple[int, ...]:
@@ -73,17 +79,17 @@ def even_taps(depth: int, n: int) -> tuple[int, ...]:
 
 
 def multiply_adds(network: nn.Module, picture: Tensor) -> int:
-    """Multiply-adds of convolutions and linear layers for one `picture` [1, 3, H, W]; all else is left out.
+    """Multiply-adds of convolutions and linear layers for one image `picture` [1, 3, H, W]; all else is left out.
 
     The network is left as it was, and in evaluation mode while it is measured.
     """
     total = 0
 
-    def count(module: nn.Conv2d | nn.Linear, _inputs: tuple, out: Tensor) -> None:
+    def count(module: nn.Conv2d | nn.Linear | Cosine, _inputs: tuple, out: Tensor) -> None:
         nonlocal total
         total += out.numel() * module.weight[0].numel()
 
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear | Cosine)]
     training = network.training
     try:
         with torch.no_grad():

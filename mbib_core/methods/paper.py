@@ -1,0 +1,78 @@
+"""The paper's own methods: BIB, MBIB, their variants and parts, and controls that the paper lacks."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from mbib_core import losses
+from mbib_core.losses import Counts, Logits, Scalar, Targets
+from mbib_core.methods.method import Method, Stage, on_all, on_both, on_v, on_z
+from mbib_core.networks import Network, Outputs, predictions
+from mbib_core.settings import Value
+
+# alphas, beta, k and gamma are lost from the paper's text. These are starting points, fixed before any run.
+START: dict[str, Value] = {"alphas": (0.1, 0.3), "beta": 1.0, "k": 0.0, "gamma": 0.0}
+OF_BIB, OF_MBIB = ("beta", "k", "gamma"), ("alphas", "beta", "k", "gamma")
+V_ALONE, Z_ALONE, BOTH, THREE = Network(with_z=False), Network(with_v=False), Network(), Network(taps=3)
+
+
+def shared_alphas(n: int) -> tuple[float, ...]:
+    """Shares of the n - 1 shallow observations: 0.4 in the proportion 1 : 3 : 5 ... (inferred; n = 3: 0.1, 0.3)."""
+    return tuple(0.4 * (2 * i + 1) / (n - 1) ** 2 for i in range(n - 1))
+
+
+def adjusted(outputs: Outputs, counts: Tensor) -> dict[str, Tensor]:
+    """The predictions, and the network's own with the log counts taken off after training (Menon et al. 2021)."""
+    found = predictions(outputs)
+    return found | {"adjusted": next(iter(found.values())) - counts.log()}
+
+
+def cross_entropy(logits: Logits, targets: Targets) -> Scalar:
+    return F.cross_entropy(logits, targets)
+
+
+def consistent_mbib(
+    v_logits: Sequence[Logits], z_logits: Logits, targets: Targets, *, counts: Counts, k: float, **settings: Any
+) -> Scalar:
+    """MBIB whose adjustment is (1 - k) log n, which stays consistent with weights n^(-k)."""
+    return losses.mbib(v_logits, z_logits, targets, counts=counts, k=k, tau=1 - k, **settings)
+
+
+def _row(title: str, loss: Any, parts: Network, shared: Sequence[str] = (), **own: Value) -> Method:
+    """`own` are fixed here; the `shared` settings start from `START`."""
+    started = {name: START[name] for name in shared}
+    return Method(title, (Stage(loss),), parts, started | own, tuple(shared))
+
+
+def _mbib(title: str, loss: Any, parts: Network = THREE, without: Sequence[str] = (), **own: Value) -> Method:
+    return _row(title, on_all(loss), parts, [name for name in OF_MBIB if name not in (*without, *own)], **own)
+
+
+CE = Stage(on_v(cross_entropy))
+
+PAPER: dict[str, Method] = {
+    "ce": Method("cross-entropy", (CE,), V_ALONE, predict=adjusted),
+    "bsce": _row("balanced softmax", on_v(losses.balanced_softmax), V_ALONE, k=0.0),
+    "bib": _row("BIB", on_both(losses.bib), BOTH, OF_BIB),
+    "mbib": _mbib("MBIB", losses.mbib),
+    # Parts of BIB (appendices B and C).
+    "ce-2branch": _row("cross-entropy, two branches", on_both(partial(losses.bib, beta=0.0, tau=0.0)), BOTH),
+    "sdib": _row("BIB without balance", on_both(partial(losses.bib, tau=0.0)), BOTH, ("beta", "gamma")),
+    "bsce-mlp": _row("balanced softmax on z alone", on_z(losses.balanced_softmax), Z_ALONE, ("k",)),
+    "bsce-2branch": _row("balanced softmax, two branches", on_both(partial(losses.bib, beta=0.0)), BOTH, ("k",)),
+    # Other mixtures (appendix F, table 4).
+    "se-mbib": _mbib("SE-MBIB", losses.se_mbib),
+    "all-mbib": _mbib("ALL-MBIB", losses.all_mbib),
+    "mbib-x": _mbib("MBIB from the picture, too", losses.mbib, Network(taps=4, picture=True), alphas=shared_alphas(4)),
+    # MBIB with less balance (table 9).
+    "mbib-no-adjustment": _mbib("MBIB, class weights only", partial(losses.mbib, tau=0.0)),
+    "mbib-no-weights": _mbib("MBIB, logit adjustment only", partial(losses.mbib, k=0.0), without=("k",)),
+    "mbib-no-balance": _mbib("MBIB, no balance", partial(losses.mbib, k=0.0, tau=0.0), without=("k",)),
+    # Controls that the paper lacks.
+    "mbib-beta0": _mbib("MBIB, beta = 0", losses.mbib, beta=0.0),
+    "mbib-deepest": _mbib("MBIB, z taught by v_3 alone", losses.deepest_mbib),
+    "mbib-consistent": _mbib("MBIB, weights n^-k with n^(1-k)", consistent_mbib, k=0.5),
+}

@@ -1,0 +1,57 @@
+"""Several experts on one trunk: RIDE's and SADE's network (Wang et al. 2021, Zhang et al. 2022)."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from mbib_core.networks.bottleneck import Normalising, Outputs
+from mbib_core.networks.resnet import ResNet, stages
+
+WIDTHS = 24, 48  # channels of the stages that an expert has of its own
+
+
+class Expert(nn.Module):
+    """Stages 2 and 3 of a CIFAR ResNet, pooled to features v [B, 48], and a classifier on them."""
+
+    def __init__(self, depth: int, classes: int, head: Callable[[int, int], nn.Module]):
+        super().__init__()
+        self.blocks = nn.Sequential(*stages(depth, 16, WIDTHS))
+        self.classifier = head(WIDTHS[-1], classes)
+
+    def forward(self, x: Float[Tensor, "b 16 h w"]) -> Outputs:
+        v = self.blocks(x).mean((2, 3), dtype=torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            return Outputs((v,), (self.classifier(v),), None, None)
+
+
+class Experts(Normalising):
+    """`n` experts that share a CIFAR ResNet's stem and first stage. Takes uint8 images, as `Bottleneck` does.
+
+    `Outputs.experts` has the answer of each; `v_logits` and `observations` have theirs in the same order. On ResNet-32
+    and 100 classes with cosine heads: 783,856 parameters for three experts, 1,037,200 for four.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        classes: int,
+        n: int,
+        *,
+        head: Callable[[int, int], nn.Module],
+        mean: Sequence[float] | Tensor = (127.5, 127.5, 127.5),
+        std: Sequence[float] | Tensor = (64.0, 64.0, 64.0),
+    ):
+        super().__init__(mean, std)
+        self.trunk = ResNet(depth, ((depth - 2) // 6,))
+        self.experts = nn.ModuleList(Expert(depth, classes, head) for _ in range(n))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, x: UInt8[Tensor, "b 3 h w"]) -> Outputs:
+        (shared,) = self.trunk(self.normalised(x))
+        answers = tuple(expert(shared) for expert in self.experts)
+        observations = tuple(answer.observations[-1] for answer in answers)
+        return Outputs(observations, tuple(answer.v_logits[-1] for answer in answers), None, None, answers)

@@ -1,0 +1,57 @@
+"""Losses of other methods: pure functions of logits [B, C], targets [B] and training counts [C], in nats."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from mbib_core.losses import Counts, Logits, Scalar, Targets
+
+
+def effective_weights(counts: Counts, effective: float) -> Float[Tensor, " c"]:
+    """w_i proportional to (1 - e) / (1 - e^n_i) with mean 1, e = `effective` (Cui et al. 2019, class-balanced loss)."""
+    w = 1 / -torch.special.expm1(counts.float() * torch.log(torch.tensor(effective, dtype=torch.float64)).float())
+    return w * len(counts) / w.sum()
+
+
+def focal(logits: Logits, targets: Targets, *, focus: float) -> Scalar:
+    """Mean of (1 - p_y)^focus (-log p_y), p the softmax (Lin et al. 2017; focus 1 as in LDAM's comparison)."""
+    nats = F.cross_entropy(logits, targets, reduction="none")
+    return ((1 - (-nats).exp()) ** focus * nats).mean()
+
+
+def ldam(
+    logits: Logits,
+    targets: Targets,
+    *,
+    counts: Counts,
+    progress: float,
+    margin: float,
+    deferred: float,
+    effective: float,
+    scale: float = 30.0,
+) -> Scalar:
+    """LDAM-DRW (Cao et al. 2019): the logit of the own class is lowered by scale * margin * (n_min / n_y)^(1/4).
+
+    `logits` are `scale` times cosines, so that the rarest class must win by a cosine of `margin`. Once `progress`
+    reaches `deferred`, the classes are weighed by `effective_weights`; the mean is divided by the sum of weights.
+    """
+    margins = margin * (counts.min() / counts.float()) ** 0.25
+    own = F.one_hot(targets, len(counts)).to(logits.dtype)
+    weights = effective_weights(counts, effective) if progress >= deferred else None
+    return F.cross_entropy(logits - scale * margins * own, targets, weight=weights)
+
+
+def sade(logits: Sequence[Logits], targets: Targets, *, counts: Counts, inverse: float) -> Scalar:
+    """SADE (Zhang et al. 2022): three experts trained for many, evenly spread and few images of the tail.
+
+    CE(z_1) + CE(z_2 + log pi) + CE(z_3 + log pi - inverse log rpi): pi_i the share of class i, rpi the same shares
+    dealt out in the reverse order, the largest to the rarest class.
+    """
+    log_share = (counts / counts.sum()).float().log()
+    order = log_share.argsort(stable=True)
+    reversed_share = torch.empty_like(log_share).index_copy_(0, order, log_share[order.flip(0)])
+    shifts = torch.zeros_like(log_share), log_share, log_share - inverse * reversed_share
+    return torch.stack([F.cross_entropy(f + s, targets) for f, s in zip(logits, shifts, strict=True)]).sum()
