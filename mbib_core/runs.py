@@ -17,7 +17,7 @@ from torch import distributed
 
 from mbib_core.checkpoints import read_checkpoint
 from mbib_core.data import LongTailed, first_of_each_class, load
-from mbib_core.devices import name_of, pick_device
+from mbib_core.devices import name_of, pick_device, threads
 from mbib_core.evaluation import evaluate, features_of, of_kind, plain
 from mbib_core.files import cache_folder, check_writable, write_atomically
 from mbib_core.methods import method_of, settle
@@ -101,7 +101,7 @@ def make(
         if data is None:
             data = load(settings.data, imbalance=settings.imbalance, root=root)
         check_writable(out)
-        with _locked(checkpoint.with_suffix(".lock"), name, rank):
+        with _locked(checkpoint.with_suffix(".lock"), name, rank), threads(settings.threads):
             if found := made_before():  # by another process, while this one was getting ready
                 return found
             if again and record_file.is_file():
