@@ -129,12 +129,12 @@ def test_the_all_of_table_5_is_no_mean_of_its_shots_plain_or_weighted_by_classes
 
 
 def test_the_starting_values_are_those_of_the_table_of_methods():
-    frozen = METHODS["mbib"]
+    frozen = METHODS["mbib"].own
     assert set(rows()) == set(SETTINGS)
-    assert rows()["alphas"][1] == ", ".join(f"{alpha:g}" for alpha in frozen.alphas)
+    assert rows()["alphas"][1] == ", ".join(f"{alpha:g}" for alpha in frozen["alphas"])
     for name in ("beta", "k", "gamma"):
-        assert rows()[name][1] == f"{getattr(frozen, name):g}"
-    assert METHODS["bib"].loss_settings == {"beta": frozen.beta, "k": frozen.k, "gamma": frozen.gamma}
+        assert rows()[name][1] == f"{frozen[name]:g}"
+    assert METHODS["bib"].own == {name: frozen[name] for name in ("beta", "k", "gamma")}
 
 
 def choosing(name: str) -> list[Settings]:
@@ -144,13 +144,13 @@ def choosing(name: str) -> list[Settings]:
         s
         for s in runs
         if (s.purpose, s.method, s.schedule, s.taps) == ("choosing", "mbib", "short", 3)
-        and getattr(s, name) != getattr(METHODS["mbib"], name)
+        and s.own[name] != METHODS["mbib"].own[name]
     ]
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_values_compared_are_those_of_the_list(name: str):
-    values = sorted({getattr(s, name) for s in choosing(name)})
+    values = sorted({s.own[name] for s in choosing(name)})
     words = [str(tuple(f"{a:g}" for a in v)).replace("'", "") if name == "alphas" else f"{v:g}" for v in values]
     assert rows()[name][2] == ", ".join(words)
 
@@ -161,7 +161,7 @@ def test_a_setting_is_not_yet_chosen_as_long_as_a_run_for_choosing_is_missing(na
     the values in CHOSEN, and say so on the page."""
     assert choosing(name)
     missing = [s for one in SETTINGS for s in choosing(one) if not (RESULTS / f"{run_id(s)}.json").is_file()]
-    own = getattr(methods_on("cifar100-lt")["mbib"], name)
+    own = methods_on("cifar100-lt")["mbib"].own[name]
     value = ", ".join(f"{a:g}" for a in own) if name == "alphas" else f"{own:g}"
     assert rows()[name][3] == ("not yet" if missing else value)
     assert bool(missing) == ("cifar100-lt" not in CHOSEN)
@@ -203,7 +203,7 @@ def test_the_tilt_the_recipe_and_the_end_of_the_bargain():
     drops = [e for e in range(1, paper.epochs) if paper.learning_rate(e, 200) < 0.5 * paper.learning_rate(e - 1, 200)]
     states(
         f"[factor of {100**1.2:.0f}](04_rebalancing.ipynb#two-remedies-at-once) at factor 100",
-        f"The chosen {methods_on('cifar100-lt')['mbib'].k:g} is a tilt by a factor of {100**0.1:.1f}",
+        f"The chosen {methods_on('cifar100-lt')['mbib'].own['k']:g} is a tilt by a factor of {100**0.1:.1f}",
         f"multiplied by {paper.decay} at epochs {drops[0]} and {drops[1]} of {paper.epochs}",
         f"$\\rho_m^2$ is {squared_maximal_correlation(channel):.3f}",
         f"up to $\\eta$ = {contraction_coefficient(channel):.3f}",
@@ -225,7 +225,7 @@ def test_what_the_mean_over_weights_makes_of_a_loss():
 
 
 def test_every_function_and_method_that_the_page_names_exists():
-    names = re.findall(r"`([a-z_]+)\.([A-Za-z_]\w*)`", PAGE)
+    names = re.findall(r"`([a-z_.]+)\.([A-Za-z_]\w*)`", PAGE)
     assert len(names) > 10
     missing = [f"{module}.{name}" for module, name in names if not hasattr(import_module(f"mbib_core.{module}"), name)]
     assert missing == []
