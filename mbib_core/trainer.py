@@ -79,6 +79,12 @@ def train(
     wanted = settings.precision if settings.precision != "auto" else schedule.precision
     precision = saved["precision"] if saved else pick_precision(wanted, device)
     with threads(settings.threads), full_float32():
+        if saved and precision == "bfloat16" and pick_precision("auto", device) == "float32":
+            warnings.warn(
+                f"this run began in bfloat16, which this CPU can only emulate, many times slower: go on with it on a CPU "
+                f"that computes it, or delete {checkpoint} to start anew in float32",
+                stacklevel=2,
+            )
         learner = new_learner(method, data, settings.seed, precision).to(device).to(memory_format=torch.channels_last)
         history: dict[str, list[Any]] = {"loss": [], "rate": [], "curve_epoch": [], "curve": []}
         size = data.train.x.shape[2], data.train.x.shape[3]
