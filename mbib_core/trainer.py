@@ -76,12 +76,13 @@ def train(
     device, rank, ranks = pick_device(device), *_ranks()
     started = time.perf_counter()
     saved = read_checkpoint(checkpoint, settings, ranks) if checkpoint else None
+    before = float(saved["seconds"]) if saved else 0.0
     wanted = settings.precision if settings.precision != "auto" else schedule.precision
     precision = saved["precision"] if saved else pick_precision(wanted, device)
     with threads(settings.threads), full_float32():
         if saved and precision == "bfloat16" and pick_precision("auto", device) == "float32":
             warnings.warn(
-                f"this run began in bfloat16, which this CPU can only emulate, many times slower: go on with it on a CPU "
+                f"this run began in bfloat16, which this CPU can only emulate, many times slower: resume it on a CPU "
                 f"that computes it, or delete {checkpoint} to start anew in float32",
                 stacklevel=2,
             )
@@ -89,13 +90,13 @@ def train(
         history: dict[str, list[Any]] = {"loss": [], "rate": [], "curve_epoch": [], "curve": []}
         size = data.train.x.shape[2], data.train.x.shape[3]
         run = Trained(learner.network, settings, data.classes, size, data.counts.tolist(), history, precision)
-        run.ranks = ranks
+        run.ranks, run.seconds = ranks, before
         run.compiled = bool(saved["compiled"]) if saved else compiled and len(data.train.y) >= schedule.batch
         run.commits = list(dict.fromkeys([*(saved["commits"] if saved else []), commit_of_code()]))
         padding = 0 if schedule.augmentation == "none" else schedule.padding
         source, flip = Source(data.train, padding, device), bool(padding) and data.flip and settings.flip
         curve_images = first_of_each_class(data.validation, CURVE_IMAGES)
-        total, done, before = sum(epochs for _, epochs in plan), 0, float(saved["seconds"]) if saved else 0.0
+        total, done = sum(epochs for _, epochs in plan), 0
         resumed = sum(epochs for _, epochs in plan[: saved["stage"]]) + saved["epoch"] if saved else 0
         bar = tqdm(total=total, initial=resumed, unit="epoch", disable=not progress or rank > 0)
         bar.set_description(f"{settings.method} on {settings.data}")
