@@ -74,17 +74,14 @@ def main(words: list[str] | None = None) -> int:
 def _sentence(error: Exception, args: argparse.Namespace) -> str:
     """What to tell the user of an error; "" for one that is our own."""
     said = str(error)
-    if isinstance(error, MemoryError) or any(words in said.lower() for words in FULL):
-        wanted = re.search(r"(?:tried to allocate|unable to allocate) ([\d.]+ \w+)", said, re.IGNORECASE)
-        given = {name: getattr(args, name) for name in ("batch", "size", "processes") if hasattr(args, name)}
-        lower = [f"a smaller --{name}" + (f" than {value}" if value else "") for name, value in given.items()]
-        ways = [*lower, *(["another --device"] if hasattr(args, "device") else []), "or close what else uses it"]
-        more = f" ({wanted[1]} more were asked for)" if wanted else ""
-        return (
-            f"the memory is full{more}: try {', '.join(ways)}"
-            if ways[1:]
-            else f"the memory is full{more}: close what else uses it"
-        )
+    full = isinstance(error, RuntimeError) and any(words in said.lower() for words in FULL)
+    if full or isinstance(error, MemoryError):
+        more = re.search(r"(?:tried|unable) to allocate ([\d.]+ \w+)", said, re.IGNORECASE)
+        given = {name: getattr(args, name, 1) for name in ("batch", "size", "processes")}
+        ways = [f"a smaller --{name}" + (f" than {n}" if n else "") for name, n in given.items() if n != 1]
+        ways += ["another --device"] if hasattr(args, "device") else []
+        tried = f"try {', '.join(ways)}, or " if ways else ""
+        return f"the memory is full{f' ({more[1]} more were wanted)' if more else ''}: {tried}close what else uses it"
     if isinstance(error, RecursionError) and "JSON" in said:
         return "a JSON file is nested too deeply to be one that mbib wrote"
     if isinstance(error, RuntimeError):
@@ -203,14 +200,12 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _predict(args: argparse.Namespace) -> int:
     import csv
 
-    from mbib_core.serving import accuracy_in_folders, open_weights, predict, read_prior, training_counts
+    from mbib_core.serving import accuracy_in_folders, open_weights, predict, read_prior
     from mbib_core.trainer import pick_device
 
     run = open_weights(args.weights)
     run.network.to(pick_device(args.device))
-    prior = None
-    if args.prior is not None:
-        prior = training_counts(run) if args.prior == "train" else read_prior(_path(args.prior), run.classes)
+    prior = args.prior if args.prior in (None, "train") else read_prior(_path(args.prior), run.classes)
     top, status = min(args.top, len(run.classes)), 0
     answers: list[tuple[str, str]] = []
     raw = str if not sys.stdout.isatty() else printable  # a file holds names as they are
@@ -251,11 +246,12 @@ def _table(args: argparse.Namespace) -> int:
     if args.where:
         records = find(records, **_where(args.where))
     frame = table(records)
-    if args.csv:
-        frame.columns = ["_".join(filter(None, column)) for column in frame.columns]
-        print(frame.map(lambda value: cell(value) if isinstance(value, str) else value).to_csv(index=False), end="")
-    else:
+    if not args.csv or frame.empty:
         print(printable(show_table(frame), keep="\n"))
+        return 0
+    frame.columns = ["_".join(filter(None, column)) for column in frame.columns]
+    cells = frame.apply(lambda column: column.map(lambda value: cell(value) if isinstance(value, str) else value))
+    print(cells.to_csv(index=False, lineterminator="\n"), end="")
     return 0
 
 

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mbib_core import data as data_sets
 from mbib_core import metrics
-from mbib_core.data import Images, load, shots
+from mbib_core.data import Images, shots
 from mbib_core.data.folders import PARTS, Refused, read_file, read_picture, visible
 from mbib_core.evaluation import all_finite, features_of, of_kind
 from mbib_core.methods import method_of
@@ -43,10 +44,11 @@ class Labelled:
 def open_weights(path: Path) -> Trained:
     """`read_weights`, after which classes and size are what they must be. Raises ValueError, FileNotFoundError."""
     run = read_weights(path)
-    named = isinstance(run.classes, list) and all(isinstance(name, str) for name in run.classes)
-    sides = all(type(side) is int and 0 < side <= LARGEST for side in run.size)
-    if not named or len(set(run.classes)) < len(run.classes) or not sides:
-        raise ValueError(f"{path} is damaged: its {'image size' if named and sides is False else 'classes'} cannot be")
+    names = run.classes if isinstance(run.classes, list) else []
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"{path} is damaged: its classes are not names, each once; restore it or train again")
+    if not all(type(side) is int and 0 < side <= LARGEST for side in run.size):
+        raise ValueError(f"{path} is damaged: its images would have {run.size} pixels; restore it or train again")
     return run
 
 
@@ -80,7 +82,7 @@ def labelled(
     if not within:
         may_be_whole = other is not None and other.is_dir() and not _part(other, "train")
         try:
-            data = load(wanted, imbalance=settings.imbalance, root=root, size=run.size[0])
+            data = data_sets.load(wanted, imbalance=settings.imbalance, root=root, size=run.size[0])
         except ValueError:
             if not may_be_whole:
                 raise
@@ -124,17 +126,15 @@ def score(run: Trained, given: Labelled, *, batch: int = 500) -> dict[str, Any]:
 
 
 def predict(
-    run: Trained, pictures: Iterable[str | Path], *, prior: Sequence[float] | None = None, batch: int = 256
+    run: Trained, pictures: Iterable[str | Path], *, prior: Sequence[float] | str | None = None, batch: int = 256
 ) -> Iterator[tuple[str, Float[Tensor, " c"] | ValueError]]:
     """Of each picture its name and the probabilities of the classes, or why it could not be read, in order.
 
-    `pictures` are files and folders of them, at any depth, or "-", a picture on standard input. With `prior`, the
-    share of each class where the pictures come from, probability i is multiplied by prior_i and all are divided by
-    their sum (Saerens et al. 2002; the answers of balanced losses are for classes of equal share, those of plain
-    cross-entropy for the shares of the training set, which are divided out first).
+    `pictures` are files and folders of them, at any depth, or "-", a picture on standard input. `prior` is the share
+    of each class where the pictures come from, "train" those of the training set: see `log_shift`.
     Raises FloatingPointError if the answers are not finite, ValueError if the training shares are needed and unknown.
     """
-    shift = log_shift(run, prior) if prior is not None else None
+    shift = 0.0 if prior is None else log_shift(run, prior)
     reading = ((name, _read(name, run.size)) for name in picture_files(pictures))
     while chunk := list(islice(reading, batch)):
         x = [torch.from_numpy(pixels) for _, pixels in chunk if not isinstance(pixels, ValueError)]
@@ -142,28 +142,26 @@ def predict(
         if x:
             logits = of_kind("logits", _answers(run, torch.stack(x), batch))
             chosen = logits[default_prediction(logits)].double().cpu().log_softmax(1)
-            rows = iter((chosen if shift is None else chosen + shift).softmax(1))
+            rows = iter((chosen + shift).softmax(1))
         for name, pixels in chunk:
             yield str(name), pixels if isinstance(pixels, ValueError) else next(rows)
 
 
-def log_shift(run: Trained, prior: Sequence[float]) -> Float[Tensor, " c"]:
-    """What is added to the logits for classes in the shares of `prior`: their log, less the shares learned."""
-    shift = torch.tensor(prior, dtype=torch.float64).log()
-    if method_of(run.settings).adjusted:
-        return shift - torch.tensor(training_counts(run), dtype=torch.float64).log()
-    return shift
+def log_shift(run: Trained, prior: Sequence[float] | str) -> Float[Tensor, " c"]:
+    """What is added to the logits where the classes have the shares `prior`, or "train", those of the training set:
+    p_i becomes p_i prior_i / learned_i, over their sum (Saerens et al. 2002).
 
-
-def training_counts(run: Trained) -> list[int]:
-    """Training images of each class. Raises ValueError where the weights file does not say."""
-    counts = list(getattr(run, "counts", []))
-    if not counts:
-        raise ValueError(
-            "these weights do not say how many training pictures a class had, as files of earlier versions do not: "
-            "name a file of classes and shares with --prior, or train again"
-        )
-    return counts
+    A balanced loss has learned equal shares, plain cross-entropy those of the training set. Raises ValueError if these
+    are needed and the weights file, of an earlier version, does not hold them.
+    """
+    counts, plain = list(getattr(run, "counts", [])), method_of(run.settings).adjusted
+    if prior == "train" and plain:
+        return torch.zeros(len(run.classes), dtype=torch.float64)
+    if not counts and (prior == "train" or plain):
+        cure = "write them, or their shares, into a file for --prior" if prior == "train" else "train again"
+        raise ValueError(f"the weights do not say how many training pictures a class had: {cure}")
+    shift = torch.tensor(counts if prior == "train" else prior, dtype=torch.float64).log()
+    return shift - torch.tensor(counts, dtype=torch.float64).log() if plain else shift
 
 
 def read_prior(path: Path, classes: list[str]) -> list[float]:
