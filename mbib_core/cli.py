@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: only the commands that need 
 
 EXAMPLES = """examples:
   mbib train mbib                                            Glyphs-LT, embedded: under a minute on 2 cores
-  mbib train bsce --data cifar100-lt --imbalance 100         the paper's setting: hours on a processor
+  mbib train bsce --data cifar100-lt --imbalance 100         the paper's setting: hours on a CPU
   mbib table                                                 what was trained, as a table
   mbib evaluate runs/NAME.safetensors                        the test accuracy of saved weights
   mbib train mbib --data folder:PATH                         your own pictures, one sub-folder a class
@@ -85,10 +85,10 @@ def _sentence(error: Exception, args: argparse.Namespace) -> str:
     if isinstance(error, RecursionError) and "JSON" in said:
         return "a JSON file is nested too deeply to be one that mbib wrote"
     if isinstance(error, RuntimeError):
-        home = "home directory" in said
-        return "this user has no home folder: set MBIB_CACHE to a folder for data and checkpoints" if home else ""
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename} cannot be used ({error.strerror})"
+        home = "no home folder is known: write paths without ~, and set MBIB_CACHE to a folder for data and checkpoints"
+        return home if "home directory" in said else ""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the output'} cannot be used ({error.strerror})"
     return said
 
 
@@ -522,7 +522,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     campaign.add_argument("wanted", type=folder, nargs="?", default=Path("book/results/wanted.toml"))
     campaign.add_argument("--processes", type=int, default=1, help="runs side by side")
-    campaign.add_argument("--threads", type=int, default=1, help="processor threads of each")
+    campaign.add_argument("--threads", type=int, default=1, help="CPU threads of each")
     campaign.add_argument("--compile", action="store_true", help="as in train: for runs of many minutes")
     campaign.add_argument("--root", type=folder)
     campaign.add_argument("--dry-run", action="store_true", help="say what is missing, make nothing")

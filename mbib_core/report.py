@@ -1,4 +1,4 @@
-"""What a run is worth, for a person: one page of Markdown and one picture beside the record."""
+"""A readable report of one run: a page of Markdown and a figure, beside the record."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

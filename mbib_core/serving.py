@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mbib_core import data as data_sets
 from mbib_core import metrics
-from mbib_core.data import Images, shots
+from mbib_core.data import Images, LongTailed, shots
 from mbib_core.data.folders import PARTS, Refused, read_file, read_picture, visible
 from mbib_core.evaluation import all_finite, features_of, of_kind
 from mbib_core.methods import method_of
@@ -70,7 +70,7 @@ def labelled(
             f"the weights are of arrays, {settings.data}, and no name leads to them: name a data set of the same "
             f"classes with --data folder:PATH"
         )
-    wanted, warnings, data = name or settings.data, [], None
+    wanted, warnings = name or settings.data, []
     folder = _folder(wanted, root)
     if name is None and folder and not folder.is_dir():
         raise FileNotFoundError(
@@ -78,25 +78,24 @@ def labelled(
             f"pictures of its classes, with --data folder:PATH"
         )
     other = folder if name else None
-    within, whole = _part(other, part) if other else None, False
-    if not within:
-        may_be_whole = other is not None and other.is_dir() and not _part(other, "train")
-        try:
-            data = data_sets.load(wanted, imbalance=settings.imbalance, root=root, size=run.size[0])
-        except ValueError:
-            if not may_be_whole:
-                raise
-            within = other  # a test set may be too small to be split into parts
-        whole = may_be_whole and (data is None or data.fingerprint != settings.pictures)
-    if data:
+    within = _part(other, part) if other else None
+    whole = other is not None and other.is_dir() and not within and not _part(other, "train")
+    try:
+        data: LongTailed | None = data_sets.load(wanted, imbalance=settings.imbalance, root=root, size=run.size[0])
+    except ValueError:
+        if other is None or not (within or whole):
+            raise
+        data = None  # a test set need not hold what training takes
+    if data is None:
+        classes, images = _class_folders(within or Path(str(other)), run.size)
+    else:
+        whole = whole and data.fingerprint != settings.pictures
         parts = (data.train, data.validation, data.test) if whole else (getattr(data, part),)
         classes, images = data.classes, Images(*map(torch.cat, zip(*parts, strict=True)))
-    else:
-        classes, images = _class_folders(Path(str(within)), run.size)
     what = f"all {len(images.y)} pictures" if whole else f"{len(images.y)} {part} pictures"
     if whole:
         warnings.append(f"{wanted} has no {part}/, so all of it is scored: none of it may have been trained on")
-    elif data and data.fingerprint != settings.pictures:
+    elif data and data.fingerprint != settings.pictures and not within:
         warnings.append(
             f"the pictures in {wanted} are not those of the training run: unless they lie in train/ and test/, some of "
             f"these may have been trained on"
@@ -105,7 +104,7 @@ def labelled(
     if lacking and name:
         warnings.append(f"{wanted} has no {part} pictures of {_some(lacking)}: means are over the other classes")
     counts = list(getattr(run, "counts", []))
-    if not counts and data and not whole and classes == run.classes:
+    if not counts and data and (name is None or data.fingerprint == settings.pictures) and classes == run.classes:
         counts = data.counts.tolist()
     if not counts:
         warnings.append("the weights do not say how many training pictures a class had: no accuracy by shot")
@@ -115,13 +114,13 @@ def labelled(
 def score(run: Trained, given: Labelled, *, batch: int = 500) -> dict[str, Any]:
     """`accuracy` (0 to 1) of each prediction over all classes and by shot, means over classes; and which one is the
     `default`. Raises FloatingPointError if the answers are not finite."""
-    y = given.images.y
-    logits = of_kind("logits", _answers(run, given.images.x, batch))
+    found = _answers(run, given.images.x, batch)
+    logits = {name: f.cpu() for name, f in of_kind("logits", found).items()}
     default, counts = default_prediction(logits), torch.tensor(given.counts)
     if method_of(run.settings).adjusted and given.counts:
-        logits["adjusted"] = logits[default] - counts.to(logits[default].device).log()
+        logits["adjusted"] = logits[default] - counts.log()
     masks = shots(counts) if given.counts else {}
-    by_class = {name: metrics.accuracy_by_class(f, y.to(f.device)).cpu() for name, f in logits.items()}
+    by_class = {name: metrics.accuracy_by_class(f, given.images.y) for name, f in logits.items()}
     return {"default": default, "accuracy": {name: metrics.by_shot(value, masks) for name, value in by_class.items()}}
 
 
@@ -141,7 +140,7 @@ def predict(
         rows: Iterator[Tensor] = iter(())
         if x:
             logits = of_kind("logits", _answers(run, torch.stack(x), batch))
-            chosen = logits[default_prediction(logits)].double().cpu().log_softmax(1)
+            chosen = logits[default_prediction(logits)].cpu().double().log_softmax(1)
             rows = iter((chosen + shift).softmax(1))
         for name, pixels in chunk:
             yield str(name), pixels if isinstance(pixels, ValueError) else next(rows)
@@ -201,10 +200,8 @@ def accuracy_in_folders(answers: Iterable[tuple[str, str]], classes: list[str]) 
         return ""
     n, hits = sum(map(len, right.values())), sum(map(sum, right.values()))
     mean = sum(sum(of) / len(of) for of in right.values()) / len(right)
-    return (
-        f"of the {n} pictures in folders named after a class {100 * hits / n:.1f} % are right, "
-        f"mean over {len(right)} classes {100 * mean:.1f} %"
-    )
+    over = f", mean over {len(right)} classes {100 * mean:.1f} %" if len(right) > 1 else ""
+    return f"of {n} picture{'s' * (n > 1)} in folders named after a class {100 * hits / n:.1f} % are right{over}"
 
 
 def picture_files(names: Iterable[str | Path]) -> Iterator[str | Path]:
@@ -222,10 +219,10 @@ def picture_files(names: Iterable[str | Path]) -> Iterator[str | Path]:
 
     for name in names:
         path = _home(name)
-        if name != "-" and path.is_dir():
+        if name not in ("-", "") and path.is_dir():
             yield from within(path)
         else:
-            yield name if "://" in str(name) or name == "-" else path
+            yield name if "://" in str(name) or name in ("-", "") else path
 
 
 def _read(name: str | Path, size: tuple[int, int]) -> Any:
@@ -235,7 +232,7 @@ def _read(name: str | Path, size: tuple[int, int]) -> Any:
             return read_picture(sys.stdin.buffer.read(), size)
         if "://" in str(name) and not Path(name).exists():
             return ValueError(f"{name} is an address on the web: download the picture, and name the file")
-        return read_file(Path(name), size)[0]
+        return read_file(Path(name), size)[0] if name != "" else ValueError("a file without a name is not there")
     except Refused as reason:
         return ValueError(f"what comes on standard input {reason}")
     except ValueError as error:
@@ -289,7 +286,7 @@ def _part(folder: Path, part: str) -> Path | None:
 
 def _class_folders(folder: Path, size: tuple[int, int]) -> tuple[list[str], Images]:
     """Every image of every class folder. Raises ValueError that names the first file that is none."""
-    files = [(Path(path), own.name) for own in visible(folder) if own.is_dir() for path in picture_files([own])]
+    files = [(path, own.name) for own in visible(folder) if own.is_dir() for path in visible(own)]
     if not files:
         raise ValueError(f"{folder} has no pictures in sub-folders: make one for each class, named after it")
     with ThreadPoolExecutor() as pool:
