@@ -88,7 +88,8 @@ def _sentence(error: Exception, args: argparse.Namespace) -> str:
         home = "no home folder is known: write paths without ~, and set MBIB_CACHE to a folder for data and checkpoints"
         return home if "home directory" in said else ""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'the output'} cannot be used ({error.strerror})"
+        what = f"{error.filename} cannot be used" if error.filename else "the output cannot be written"
+        return f"{what} ({error.strerror})"
     return said
 
 
@@ -383,9 +384,10 @@ class _Command(argparse.ArgumentParser):
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             word = next((word.split("=")[0] for word in unknown if word.startswith("-")), unknown[0])
-            options = [option for option in self._option_string_actions if option.startswith("--")]
-            near = [KNOWN_AS[word]] if KNOWN_AS.get(word) in options else difflib.get_close_matches(word, options, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; `{self.prog} --help` lists what there is"
+            options = [option[2:] for option in self._option_string_actions if option.startswith("--")]
+            known = KNOWN_AS.get(word, "--")[2:]
+            near = [known] if known in options else difflib.get_close_matches(word.lstrip("-"), options, n=1)
+            hint = f"; did you mean --{near[0]}?" if near else f"; `{self.prog} --help` lists what there is"
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return found, unknown
 

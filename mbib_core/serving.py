@@ -92,7 +92,8 @@ def labelled(
         whole = whole and data.fingerprint != settings.pictures
         parts = (data.train, data.validation, data.test) if whole else (getattr(data, part),)
         classes, images = data.classes, Images(*map(torch.cat, zip(*parts, strict=True)))
-    what = f"all {len(images.y)} pictures" if whole else f"{len(images.y)} {part} pictures"
+    kind = "pictures" if whole else f"{part} pictures"
+    what = f"{'all ' * whole}{len(images.y)} {kind}"
     if whole:
         warnings.append(f"{wanted} has no {part}/, so all of it is scored: none of it may have been trained on")
     elif data and data.fingerprint != settings.pictures and not within:
@@ -102,7 +103,7 @@ def labelled(
         )
     images, lacking = _renumbered(images, classes, run.classes, wanted)
     if lacking and name:
-        warnings.append(f"{wanted} has no {part} pictures of {_some(lacking)}: means are over the other classes")
+        warnings.append(f"{wanted} has no {kind} of {_some(lacking)}: means are over the other classes")
     counts = list(getattr(run, "counts", []))
     if not counts and data and (name is None or data.fingerprint == settings.pictures) and classes == run.classes:
         counts = data.counts.tolist()

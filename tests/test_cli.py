@@ -151,6 +151,7 @@ def test_what_cannot_be_done_is_told_in_one_sentence(
         ("train ce --output x", "unrecognized arguments: --output x; did you mean --out?"),
         ("train ce --b 1", "unrecognized arguments: --b 1"),
         ("predict W x.png --top 0", "0 is no whole number from 1"),
+        ("predict W x.png --lr 1", "unrecognized arguments: --lr 1; `mbib predict --help` lists what there is"),
         ("evaluate W --train", "unrecognized arguments: --train; `mbib evaluate --help` lists what there is"),
     ],
 )

@@ -802,10 +802,10 @@ def probabilities(weights: Path, files: list[Path]) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("there", "part", "said"),
     [
-        ({"wren": 2, "robin": 1}, "", "has no test pictures of auk: means are over the other classes"),
+        ({"wren": 2, "robin": 1}, "", "has no pictures of auk: means are over the other classes"),
         ({"wren": 4, "auk": 3, "robin": 9}, "", "has no test/, so all of it is scored: none of it may have been"),
         ({"wren": 2, "auk": 1, "robin": 1}, "test", ""),
-        ({"auk": 1}, "", "has no test pictures of robin, wren: means are over the other classes"),
+        ({"auk": 1}, "", "has no pictures of robin, wren: means are over the other classes"),
         ({"auk": 2}, "Test", "has no test pictures of robin, wren: means are over the other classes"),
     ],
 )
