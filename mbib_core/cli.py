@@ -1,48 +1,117 @@
 """`mbib train | evaluate | predict | campaign | table`: the command line."""
 
 import argparse
+import difflib
 import os
+import re
+import signal
 import sys
+import threading
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mbib_core.text import cell, printable
 
 if TYPE_CHECKING:  # torch takes seconds to import: only the commands that need it do
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from mbib_core.settings import Settings
 
 EXAMPLES = """examples:
   mbib train mbib                                            Glyphs-LT, embedded: under a minute on 2 cores
-  mbib train bsce --data cifar100-lt --imbalance 100         the paper's setting: hours on a processor
+  mbib train bsce --data cifar100-lt --imbalance 100         the paper's setting: hours on a CPU
   mbib table                                                 what was trained, as a table
   mbib evaluate runs/NAME.safetensors                        the test accuracy of saved weights
   mbib train mbib --data folder:PATH                         your own pictures, one sub-folder a class
   mbib predict runs/NAME.safetensors PICTURES                the class of each picture, and how sure it is
+  mbib evaluate runs/NAME.safetensors --data folder:OTHER    the accuracy on other pictures of the same classes
   mbib campaign --processes 2                                the book's runs that have no record yet"""
+
+
+KNOWN_AS = {  # what other programs call an option
+    "--lr": "--rate",
+    "--learning-rate": "--rate",
+    "--wd": "--weight-decay",
+    "--bs": "--batch",
+    "--output": "--out",
+    "--gpu": "--device",
+}
+FULL = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "unable to allocate")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as a job scheduler sends it."""
 
 
 def main(words: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0, 2 for bad input or a failed run, 75 if another process
-    trains the run, 130 after Ctrl-C."""
+    trains the run, 130 after Ctrl-C, 143 after SIGTERM."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that the terminal's code page lacks must not end a command
+            stream.reconfigure(errors="backslashreplace")
     args = _parser().parse_args(words)
     try:
-        status = args.run(args)
+        with _terminable():
+            status = args.run(args)
         sys.stdout.flush()  # here a reader that is gone is no error
         return status
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("\nmbib: stopped; what was saved is kept, and the same command goes on from there", file=sys.stderr)
-        return 130
+        return 143 if isinstance(error, Terminated) else 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        print(f"mbib: {error}", file=sys.stderr)
-        return getattr(error, "status", 2)
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
+    except (ValueError, TypeError, OSError, FloatingPointError, MemoryError, RuntimeError) as error:
+        if not (said := _sentence(error, args)):
             raise
-        print("mbib: the memory is full: close what else uses it, or choose another --device", file=sys.stderr)
-        return 2
+        _complain(said)
+        return getattr(error, "status", 2)
+
+
+def _sentence(error: Exception, args: argparse.Namespace) -> str:
+    """What to tell the user of an error; "" for one that is our own."""
+    said = str(error)
+    full = isinstance(error, RuntimeError) and any(words in said.lower() for words in FULL)
+    if full or isinstance(error, MemoryError):
+        more = re.search(r"(?:tried|unable) to allocate ([\d.]+ \w+)", said, re.IGNORECASE)
+        given = {name: getattr(args, name, 1) for name in ("batch", "size", "processes")}
+        ways = [f"a smaller --{name}" + (f" than {n}" if n else "") for name, n in given.items() if n != 1]
+        ways += ["another --device"] if hasattr(args, "device") else []
+        tried = f"try {', '.join(ways)}, or " if ways else ""
+        return f"the memory is full{f' ({more[1]} more were wanted)' if more else ''}: {tried}close what else uses it"
+    if isinstance(error, RecursionError) and "JSON" in said:
+        return "a JSON file is nested too deeply to be one that mbib wrote"
+    if isinstance(error, RuntimeError):
+        home = "no home folder is known: write paths without ~, and set MBIB_CACHE to a folder for data and checkpoints"
+        return home if "home directory" in said else ""
+    if isinstance(error, OSError) and error.strerror:
+        what = f"{error.filename} cannot be used" if error.filename else "the output cannot be written"
+        return f"{what} ({error.strerror})"
+    return said
+
+
+def _complain(words: object) -> None:
+    print(f"mbib: {printable(words, keep=chr(10))}", file=sys.stderr)
+
+
+@contextmanager
+def _terminable() -> "Iterator[None]":
+    """Within it SIGTERM stops a command as Ctrl-C does; a second one ends the process at once."""
+
+    def stop(*_: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    main_thread = threading.current_thread() is threading.main_thread()  # no other may set handlers
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -75,34 +144,18 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from mbib_core.data import load
     from mbib_core.devices import pick_device
-    from mbib_core.evaluation import evaluate
-    from mbib_core.methods import method_of
+    from mbib_core.serving import labelled, score
     from mbib_core.weights import read_weights
 
     run = read_weights(args.weights)
-    settings = run.settings
-    if settings.purpose == "choosing" and not args.validation:
-        raise ValueError(f"{args.weights} is of a run for choosing settings, which no test set may judge: --validation")
-    if settings.pictures is not None and settings.folder is None:
-        raise ValueError(
-            f"{args.weights} is of arrays, {settings.data}, and no name leads to them: mbib_core.evaluation.evaluate "
-            f"takes the network and the data set"
-        )
-    data = load(settings.data, imbalance=settings.imbalance, root=args.root, size=run.size[0])
-    if data.classes != run.classes:
-        raise ValueError(f"{args.weights} knows other classes than {settings.data} has now: {len(run.classes)} of them")
-    if data.fingerprint != settings.pictures:
-        print(
-            f"mbib: warning: the pictures in {settings.data} are not those of the training run: unless they lie in "
-            f"train/ and test/, some of these may have been trained on",
-            file=sys.stderr,
-        )
-    images = data.validation if args.validation else data.test
-    network = run.network.to(pick_device(args.device))
-    found = evaluate(network, images, data, predict=method_of(settings).predict)
-    print(f"{args.weights.name} on {len(images.y)} {'validation' if args.validation else 'test'} pictures")
+    device = pick_device(args.device)
+    given = labelled(run, args.data, root=args.root, validation=args.validation)
+    for words in given.warnings:
+        _complain(f"warning: {words}")
+    run.network.to(device)
+    found = score(run, given, batch=args.batch)
+    print(printable(f"{args.weights.name} on {given.what}: accuracy in %"))
     print(_accuracy_lines(found))
     return 0
 
@@ -110,59 +163,79 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _predict(args: argparse.Namespace) -> int:
     import csv
 
-    import torch
-
-    from mbib_core.data.folders import read_file
     from mbib_core.devices import pick_device
-    from mbib_core.evaluation import features_of, of_kind
-    from mbib_core.networks.bottleneck import default_prediction
+    from mbib_core.serving import accuracy_in_folders, predict, read_prior
     from mbib_core.weights import read_weights
 
     run = read_weights(args.weights)
     run.network.to(pick_device(args.device))
-    files, status = list(_picture_files(args.pictures)), 0
-    if not files:
-        raise ValueError(f"there is no picture in {', '.join(map(str, args.pictures))}")
-    table = csv.writer(sys.stdout) if args.csv else None
-    if table:
-        table.writerow(["file", "class", "probability", "runner_up", "runner_up_probability"])
-    for start in range(0, len(files), 256):
-        pictures = []
-        for file in files[start : start + 256]:
-            try:
-                pictures.append((file, torch.from_numpy(read_file(file, run.size)[0])))
-            except ValueError as error:
-                print(f"mbib: {error}", file=sys.stderr)
-                status = 2
-        if not pictures:
+    prior = args.prior if args.prior in (None, "train") else read_prior(_path(args.prior), run.classes)
+    top, status = min(args.top, len(run.classes)), 0
+    answers: list[tuple[str, str]] = []
+    raw = str if not sys.stdout.isatty() else printable  # a file holds names as they are
+    table = csv.writer(sys.stdout, lineterminator="\n") if args.csv or args.probabilities else None
+    for name, found in predict(run, args.pictures, prior=prior, batch=args.batch):
+        if isinstance(found, ValueError):
+            _complain(found)
+            status = 2
             continue
-        found = features_of(run.network, torch.stack([x for _, x in pictures]))
-        logits = of_kind("logits", found)
-        best = logits[default_prediction(logits)].softmax(1).topk(2)
-        for (file, _), (p, q), (i, j) in zip(pictures, best.values.tolist(), best.indices.tolist(), strict=True):
-            if table:
-                table.writerow([file, run.classes[i], f"{p:.4f}", run.classes[j], f"{q:.4f}"])
-            else:
-                print(f"{file}: {run.classes[i]} {100 * p:.0f} %, then {run.classes[j]} {100 * q:.0f} %")
+        best = found.topk(top)
+        given = [(run.classes[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+        if table:
+            if not answers:
+                table.writerow(_head(top, run.classes if args.probabilities else []))
+            row = [cell(raw(name)), *(text for label, p in given for text in (cell(raw(label)), f"{p:.4f}"))]
+            table.writerow(row + ([f"{p:.6g}" for p in found.tolist()] if args.probabilities else []))
+        else:
+            print(printable(f"{name}: " + ", then ".join(f"{label} {100 * p:.0f} %" for label, p in given)))
+        answers.append((name, given[0][0]))
+    if not answers and not status:
+        raise ValueError(f"there is no picture in {', '.join(args.pictures)}")
+    if said := accuracy_in_folders(answers, run.classes):
+        _complain(said)
     return status
 
 
-def _picture_files(paths: "Iterable[Path]") -> "Iterator[Path]":
-    """The files themselves, and all that lie in the folders, at any depth, but hidden ones."""
-    from mbib_core.data.folders import visible
-
-    for path in paths:
-        if path.is_dir():
-            yield from _picture_files(visible(path))
-        else:
-            yield path
+def _head(top: int, classes: list[str]) -> list[str]:
+    """The columns of `mbib predict --csv`: the `top` classes, their probabilities, and that of each of `classes`."""
+    names = ["class", "runner_up", *(f"class_{place}" for place in range(3, top + 1))][:top]
+    pairs = [text for name in names for text in (name, "probability" if name == "class" else f"{name}_probability")]
+    return ["file", *pairs, *(f"P({name})" for name in classes)]
 
 
 def _table(args: argparse.Namespace) -> int:
-    from mbib_core.results import read_records, show_table, table
+    from mbib_core.results import find, read_records, show_table, table
 
-    print(show_table(table(record for folder in args.folders for record in read_records(folder))))
+    records = [record for folder in args.folders for record in read_records(folder)]
+    if args.where:
+        records = find(records, **_where(args.where))
+    frame = table(records)
+    if not args.csv or frame.empty:
+        print(printable(show_table(frame), keep="\n"))
+        return 0
+    frame.columns = ["_".join(filter(None, column)) for column in frame.columns]
+    cells = frame.apply(lambda column: column.map(lambda value: cell(value) if isinstance(value, str) else value))
+    print(cells.to_csv(index=False, lineterminator="\n"), end="")
     return 0
+
+
+def _where(pairs: list[str]) -> dict[str, Any]:
+    """Settings and their values out of "name=value". Raises ValueError on a name that is no setting."""
+    import json
+
+    from mbib_core.settings import Settings
+
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--where {pair}: write the name of a setting and its value, as in --where method=mbib")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    settings = Settings.of(found).plain()
+    return {name: settings[name] for name in found}
 
 
 def _campaign(args: argparse.Namespace) -> int:
@@ -198,11 +271,48 @@ def _summary(record: dict) -> str:
 
 def _accuracy_lines(found: dict) -> str:
     shots = [shot for shot in ("many", "medium", "few", "all") if any(shot in a for a in found["accuracy"].values())]
-    lines = [f"{'':18}" + "".join(f"{shot:>8}" for shot in shots)]
+    lines = [f"{'mean over classes':18}" + "".join(f"{shot:>8}" for shot in shots)]
     for name, accuracy in found["accuracy"].items():
         mark = " *" if name == found["default"] and len(found["accuracy"]) > 1 else ""
         lines.append(f"  {name + mark:16}" + "".join(f"{100 * accuracy[shot]:8.1f}" for shot in shots))
     return "\n".join(lines)
+
+
+def _path(word: str) -> Path:
+    """A path as a shell takes it: ~ is the home folder, where there is one."""
+    return Path(os.path.expanduser(word))
+
+
+def _count(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word} is no whole number from 1")
+    return int(word)
+
+
+class _Command(argparse.ArgumentParser):
+    """A sub-command's options; a wrong one is told with this command's usage, and with the nearest that there is."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def, override]
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            word = next((word.split("=")[0] for word in unknown if word.startswith("-")), unknown[0])
+            options = [option[2:] for option in self._option_string_actions if option.startswith("--")]
+            known = KNOWN_AS.get(word, "--")[2:]
+            near = [known] if known in options else difflib.get_close_matches(word.lstrip("-"), options, n=1)
+            hint = f"; did you mean --{near[0]}?" if near else f"; `{self.prog} --help` lists what there is"
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found, unknown
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"mbib {version('mbib-core')}")
+        except PackageNotFoundError:
+            print("mbib, of an unknown version: the package mbib-core is not installed")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -215,8 +325,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    folder = Path
+    parser.add_argument("--version", action=_Version, nargs=0, help="the version of this program")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Command)
+    folder = _path
 
     train = commands.add_parser(
         "train", allow_abbrev=False, help="train one method on one data set and write its record"
@@ -263,28 +374,52 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--quiet", action="store_true", help="no progress bar")
     train.set_defaults(run=_train)
 
-    evaluate = commands.add_parser(
-        "evaluate", allow_abbrev=False, help="the test accuracy of saved weights, in float32"
-    )
+    evaluate = commands.add_parser("evaluate", allow_abbrev=False, help="accuracy of saved weights, in float32")
     evaluate.add_argument("weights", type=folder, help="a .safetensors file that `mbib train` wrote")
+    evaluate.add_argument(
+        "--data",
+        help="another data set with classes of the same names: folder:PATH, with a sub-folder a class; what lies in "
+        "PATH/test/ is scored, or all of PATH (default: the test pictures of the data set it was trained on)",
+    )
     evaluate.add_argument("--validation", action="store_true", help="on the validation pictures instead")
-    evaluate.add_argument("--device")
-    evaluate.add_argument("--root", type=folder)
+    evaluate.add_argument("--batch", type=_count, default=500, help="pictures at a time (default 500)")
+    evaluate.add_argument("--device", help="cuda or cpu (default: the GPU where there is one)")
+    evaluate.add_argument("--root", type=folder, help="folder with cifar-100-python; where a relative PATH starts")
     evaluate.set_defaults(run=_evaluate)
 
     predict = commands.add_parser(
         "predict", allow_abbrev=False, help="the class of each picture, by saved weights, in float32"
     )
     predict.add_argument("weights", type=folder, help="a .safetensors file that `mbib train` wrote")
-    predict.add_argument("pictures", type=folder, nargs="+", help="files of any format, or folders of them")
+    predict.add_argument(
+        "pictures", nargs="+", help="files of any format, folders of them, or - for one on standard input"
+    )
+    predict.add_argument("--top", type=_count, default=2, help="how many classes to name, best first (default 2)")
     predict.add_argument("--csv", action="store_true", help="as a table that a spreadsheet reads")
-    predict.add_argument("--device")
+    predict.add_argument(
+        "--probabilities", action="store_true", help="as --csv, with the probability of every class, P(NAME)"
+    )
+    predict.add_argument(
+        "--prior",
+        metavar="FILE|train",
+        help="how often each class comes up among these pictures, lines of class,share (default: each as often as the "
+        "others; plain cross-entropy: as in training); train: as often as in training",
+    )
+    predict.add_argument("--batch", type=_count, default=256, help="pictures at a time (default 256)")
+    predict.add_argument("--device", help="cuda or cpu (default: the GPU where there is one)")
     predict.set_defaults(run=_predict)
 
     table = commands.add_parser(
         "table", allow_abbrev=False, help="records as a table, mean and standard deviation over seeds"
     )
     table.add_argument("folders", type=folder, nargs="*", default=[Path("runs")], help="of records (default runs)")
+    table.add_argument("--csv", action="store_true", help="as a table that a spreadsheet reads")
+    table.add_argument(
+        "--where",
+        action="append",
+        metavar="NAME=VALUE",
+        help="only runs with this setting, such as method=mbib; may be given several times",
+    )
     table.set_defaults(run=_table)
 
     campaign = commands.add_parser(
@@ -292,7 +427,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     campaign.add_argument("wanted", type=folder, nargs="?", default=Path("book/results/wanted.toml"))
     campaign.add_argument("--processes", type=int, default=1, help="runs side by side")
-    campaign.add_argument("--threads", type=int, default=1, help="processor threads of each")
+    campaign.add_argument("--threads", type=int, default=1, help="CPU threads of each")
     campaign.add_argument("--compile", action="store_true", help="as in train: for runs of many minutes")
     campaign.add_argument("--root", type=folder)
     campaign.add_argument("--dry-run", action="store_true", help="say what is missing, make nothing")

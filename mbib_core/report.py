@@ -1,30 +1,36 @@
-"""What a run is worth, for a person: one page of Markdown and one picture beside the record."""
+"""A readable report of one run: a page of Markdown and a figure, beside the record."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
-from mbib_core import figures, metrics
+from mbib_core import metrics
 from mbib_core.data import LongTailed, shots
 from mbib_core.evaluation import features_of
 from mbib_core.files import write_atomically
 from mbib_core.methods import METHODS
-from mbib_core.results import Record
+from mbib_core.text import code, markdown
 from mbib_core.weights import Saved
 
+if TYPE_CHECKING:  # they bring matplotlib and pandas, which only a page that is drawn needs
+    from matplotlib.figure import Figure
+
+    from mbib_core.results import Record
+
 TAIL_ROWS = 50  # classes of the tail that are listed, the rarest first
+ALSO = {"top5": "Top-5 accuracy", "macro_f1": "Macro-F1"}  # of the prediction with the star, where a record has them
 TAKEN_FOR = 3  # wrong answers that are named for each
 ALT = "Left: accuracy of each class against its training pictures. Right: how often it is right against how sure it is."
 
 
-def write_report(run: Saved, data: LongTailed, record: Record, folder: Path) -> Path:
+def write_report(run: Saved, data: LongTailed, record: "Record", folder: Path) -> Path:
     """Writes `folder/{run_id}.md` and `.png` and returns the first. Raises OSError with a sentence if it cannot."""
+    from mbib_core import figures
+
     images = data.test if part_of(record) == "test" else data.validation
     logits = features_of(run.network, images.x)[f"logits/{record[part_of(record)]['default']}"]
     name = record["run_id"]
@@ -34,7 +40,7 @@ def write_report(run: Saved, data: LongTailed, record: Record, folder: Path) -> 
     return folder / f"{name}.md"
 
 
-def part_of(record: Record) -> str:
+def part_of(record: "Record") -> str:
     """The pictures that a report is about: "test", or "validation" for a run for choosing."""
     return "test" if "test" in record else "validation"
 
@@ -46,11 +52,11 @@ def tail(counts: Int[Tensor, " c"]) -> Int[Tensor, " t"]:
     return order[: int(few.sum()) if few is not None else -(-len(counts) // 3)]
 
 
-def report(record: Record, confusion: Int[Tensor, "c c"], *, about: str = "") -> str:
+def report(record: "Record", confusion: Int[Tensor, "c c"], *, about: str = "") -> str:
     """The page, in Markdown; `confusion` [C, C] counts the pictures of class i that were taken for j."""
     part = part_of(record)
     found, settings, counts = record[part], record["settings"], torch.tensor(record["counts"])
-    classes, default = [_cell(name) for name in record["classes"]], found["default"]
+    classes, default = [markdown(name) for name in record["classes"]], found["default"]
     pictures, accuracy, n = confusion.sum(1).tolist(), found["by_class"][default], counts.tolist()
 
     overall = [
@@ -70,17 +76,26 @@ def report(record: Record, confusion: Int[Tensor, "c c"], *, about: str = "") ->
     confident, right = _means(found["calibration"]["all"])
     verdict = "about as often" if abs(confident - right) < 0.03 else "less often" if right < confident else "more often"
 
+    where = markdown(about or settings["data"])
+    by_shot = [f"{shot} ({k} classes)" for shot, k in record["shots"].items()]
+    also = "".join(
+        f"\n{words}: {_percent(value)} %."
+        for name, words in ALSO.items()
+        if (value := _number(found.get(name), default)) is not None
+    )
+
     return f"""# {record["run_id"]}
 
-{METHODS[settings["method"]].title} on {about or settings["data"]}: {len(classes)} classes with {max(n)} to {min(n)}
+{METHODS[settings["method"]].title} on {where}: {len(classes)} classes with {max(n)} to {min(n)}
 training pictures, {sum(n)} in all; ResNet-{record["recipe"]["depth"]} from scratch,
 {settings["epochs"]} epochs in {record["seconds"]:.0f} s.
 Measured on {found["pictures"]} {part} pictures.
 
-{_table(["accuracy in %", "all", *(f"{shot} ({k} classes)" for shot, k in record["shots"].items())], overall)}
+{_table(["accuracy in %, mean over classes", "all", *by_shot], overall)}
 
 Means over classes, so that every class counts the same. Many shots: over 100 training pictures; few: below 20. The
-prediction with a star is the one that counts, here and below. A class of few {part} pictures has a coarse accuracy.
+prediction with a star is the one that counts, here and below. A class of few {part} pictures has a coarse
+accuracy.{also}
 
 ![{ALT}]({record["run_id"]}.png)
 
@@ -101,12 +116,17 @@ of the time. The calibration error is the mean distance of the two over bins of 
 
 {_table(["", "pictures", "mean confidence in %", "right in %", "calibration error in %"], calibration)}
 
-Made by `{record["command"]}`.
+Made by {code(record["command"])}.
 """
 
 
-def picture(record: Record) -> Figure:
+def picture(record: "Record") -> "Figure":
     """Accuracy of each class over its training pictures with each shot's mean; and the reliability diagram."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    from mbib_core import figures
+
     found = record[part_of(record)]
     counts = np.array(record["counts"])
     accuracy = 100 * np.array(found["by_class"][found["default"]], dtype=float)
@@ -160,13 +180,15 @@ def _calibration(bins: dict[str, Any]) -> list[Any]:
     return [n, *(_percent(value if n else None) for value in (*_means(bins), bins["error"]))]
 
 
+def _number(value: Any, prediction: str) -> float | None:
+    """One number of a record, which may be kept for each prediction, or for all classes and each shot."""
+    while isinstance(value, dict):
+        value = value.get(prediction, value.get("all"))
+    return value
+
+
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
-
-
-def _cell(name: str) -> str:
-    """A class name that cannot break a table."""
-    return " ".join(name.split()).replace("|", "\\|")
 
 
 def _table(head: list[str], rows: list[list[Any]], left: tuple[int, ...] = (0,)) -> str:

@@ -12,10 +12,10 @@ from hashlib import sha256
 from html import escape
 from io import BytesIO
 from string import Template
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-
-from mbib_core import figures as pictures
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # A live slider stays silent under these: chapters.py executes with the first, pytest (nbval too) sets the second.
 STATIC = ("MBIB_STATIC", "PYTEST_CURRENT_TEST")
@@ -56,7 +56,7 @@ data-lm-suppress-shortcuts="true" style="flex:1;min-width:8em;height:2.75em;marg
 
 
 def static_slider(
-    figures: Iterable[Figure],
+    figures: "Iterable[Figure]",
     values: Sequence[str],
     *,
     label: str,
@@ -80,7 +80,7 @@ def static_slider(
 
 
 def slider_html(
-    figures: Iterable[Figure],
+    figures: "Iterable[Figure]",
     values: Sequence[str],
     *,
     label: str,
@@ -92,6 +92,8 @@ def slider_html(
     Raises ValueError if figures, values and alts are not equally many and at least two, if a text is blank, if
     `start` is not one of them, or if the figures differ in size.
     """
+    from mbib_core.figures import png
+
     drawn = list(figures)
     alts = _own_words(drawn) if alts is None else alts
     if not len(drawn) == len(values) == len(alts) >= 2:
@@ -105,7 +107,7 @@ def slider_html(
     chosen = len(drawn) // 2 if start is None else start
     if not 0 <= chosen < len(drawn):
         raise ValueError(f"start is {start}: it must be from 0 to {len(drawn) - 1}")
-    sources = [_data_uri(pictures.png(figure)) for figure in drawn]
+    sources = [_data_uri(png(figure)) for figure in drawn]
     frames = [[v, a, "" if i == chosen else s] for i, (v, a, s) in enumerate(zip(values, alts, sources, strict=True))]
     text = json.dumps(frames, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return _PAGE.substitute(
@@ -122,7 +124,7 @@ def slider_html(
 
 
 def live_slider(
-    draw: Callable[[float], Figure],
+    draw: "Callable[[float], Figure]",
     *,
     low: float,
     high: float,
@@ -144,6 +146,8 @@ def live_slider(
         return
     from IPython.display import display
 
+    from mbib_core.figures import CARD, SHOWN
+
     handle = ipywidgets.FloatSlider(
         value=value,
         min=low,
@@ -159,7 +163,7 @@ def live_slider(
         figure = draw(handle.value)
         [alt] = _own_words([figure])
         drawn = BytesIO()
-        figure.savefig(drawn, dpi=1.5 * pictures.SHOWN, facecolor=pictures.CARD)  # quicker than the page's pictures
+        figure.savefig(drawn, dpi=1.5 * SHOWN, facecolor=CARD)  # quicker than the page's pictures
         size = f'width="{_shown_width(figure)}" style="max-width:100%;height:auto"'
         page.value = f'<img alt="{escape(alt)}" src="{_data_uri(drawn.getvalue())}" {size}>'
 
@@ -168,7 +172,7 @@ def live_slider(
     display(ipywidgets.VBox([handle, page], layout={"max_width": "36em"}))
 
 
-def _own_words(figures: Sequence[Figure]) -> list[str]:
+def _own_words(figures: "Sequence[Figure]") -> list[str]:
     return [str(figure.get_label()) for figure in figures]
 
 
@@ -176,5 +180,7 @@ def _data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def _shown_width(figure: Figure) -> int:
-    return round(figure.get_size_inches()[0] * pictures.SHOWN)
+def _shown_width(figure: "Figure") -> int:
+    from mbib_core.figures import SHOWN
+
+    return round(figure.get_size_inches()[0] * SHOWN)

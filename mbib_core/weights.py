@@ -61,18 +61,29 @@ def read_weights(path: Path) -> Saved:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         about = json.loads(metadata["mbib"]) if "mbib" in metadata else _older(metadata)
         settings, (height, width), classes = Settings.of(about["settings"]), about["size"], about["classes"]
-        if not (isinstance(classes, list) and len(classes) > 1 and all(isinstance(name, str) for name in classes)):
-            raise ValueError("classes")
-        if height not in SIDES or width not in SIDES:
-            raise ValueError("size")
+        _check(path, classes, (height, width))
         with torch.random.fork_rng(devices=[]):
             network = Network(**about["network"]).build(len(classes))
         network.load_state_dict(state)
+    except Damaged:
+        raise
     except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} holds no weights that `mbib train` wrote ({type(error).__name__})") from None
     if about.get("sha256", wanted := digest(state)) != wanted:
         raise ValueError(f"{path} was damaged after it was written: copy it again, or train the run anew")
     return Saved(network.eval(), settings, classes, (height, width), list(about["counts"]))
+
+
+class Damaged(ValueError):
+    """Weights that say what cannot be."""
+
+
+def _check(path: Path, classes: Any, size: tuple[Any, Any]) -> None:
+    names = classes if isinstance(classes, list) and all(isinstance(name, str) for name in classes) else []
+    if not names or len(set(names)) < len(names):
+        raise Damaged(f"{path} is damaged: its classes are not names, each once; restore it or train again")
+    if not all(type(side) is int and side in SIDES for side in size):
+        raise Damaged(f"{path} is damaged: its images would have {size} pixels; restore it or train again")
 
 
 def digest(state: Mapping[str, Tensor]) -> str:

@@ -1,5 +1,7 @@
 """The command line: as a process where that matters, else in this one; and a run from training to the table."""
 
+import csv
+import io
 import json
 import os
 import pickle
@@ -12,10 +14,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import coloured
@@ -23,7 +27,7 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from mbib_core import cli, data, trainer
-from mbib_core.methods import settle
+from mbib_core.methods import method_of, settle
 from mbib_core.results import read_record
 from mbib_core.schedules import SCHEDULES
 from mbib_core.settings import Settings, command_line, run_id
@@ -73,16 +77,20 @@ def test_help_comes_at_once_without_torch(words: list[str]) -> None:
     assert seconds < 1, "processor time, which a busy machine does not stretch"
 
 
-def test_the_installed_command_helps_and_shows_examples() -> None:
+def test_the_installed_command_helps_and_refuses_other_words() -> None:
     found = process("--help")
     assert found.returncode == 0
     for part in ("train", "evaluate", "campaign", "table", "mbib train mbib"):
         assert part in found.stdout
+    assert [process(*words).returncode for words in (["no-such-command"], [])] == [2, 2]
+    assert process("--version").stdout == f"mbib {version('mbib-core')}\n"
 
 
-def test_a_bad_word_ends_an_installed_command_with_status_2() -> None:
-    assert process("no-such-command").returncode == 2
-    assert process().returncode == 2
+def test_pictures_are_drawn_with_libraries_that_are_imported_then() -> None:
+    modules = "mbib_core.report, mbib_core.sliders, mbib_core.serving"
+    code = f"import sys, {modules}; print({{'matplotlib', 'pandas'}} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stdout == "set()\n", found.stdout + found.stderr
 
 
 # Refusals
@@ -133,40 +141,65 @@ def test_what_cannot_be_done_is_told_in_one_sentence(
     assert os.listdir(tmp_path) == [], "nothing is left behind"
 
 
-@pytest.mark.parametrize("words", ["train mbib --epochs two", "train mbib --beta high", "train", "train ce --betta 1"])
-def test_words_that_are_no_numbers_or_options_are_refused_with_the_usage(mbib: Say, words: str) -> None:
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("train mbib --epochs two", "argument --epochs: invalid int value: 'two'"),
+        ("train", "required: method"),
+        ("train ce --betta 1", "unrecognized arguments: --betta 1; did you mean --beta?"),
+        ("train ce --devise=cpu", "unrecognized arguments: --devise=cpu; did you mean --device?"),
+        ("train ce --output x", "unrecognized arguments: --output x; did you mean --out?"),
+        ("train ce --b 1", "unrecognized arguments: --b 1"),
+        ("predict W x.png --top 0", "0 is no whole number from 1"),
+        ("predict W x.png --lr 1", "unrecognized arguments: --lr 1; `mbib predict --help` lists what there is"),
+        ("evaluate W --train", "unrecognized arguments: --train; `mbib evaluate --help` lists what there is"),
+    ],
+)
+def test_a_wrong_option_is_told_with_the_usage_of_its_command_and_the_nearest_option(
+    mbib: Say, words: str, hint: str
+) -> None:
     status, _, err = mbib(*words.split())
     assert status == 2
-    assert "usage: mbib" in err
+    assert err.startswith(f"usage: mbib {words.split()[0]} ")
+    assert f"mbib {words.split()[0]}: error: " in err
+    assert hint in err
 
 
-def test_an_unknown_method_ends_a_process_with_status_2_and_no_traceback() -> None:
-    found = process("train", "mbibb")
-    assert found.returncode == 2
-    assert found.stderr.startswith("mbib: no method is called 'mbibb'; did you mean mbib")
-    assert "Traceback" not in found.stderr
-
-
-@pytest.mark.parametrize("content", [b"", b"no weights", b"\x80\x02c", pickle.dumps({"a": 1})])
-@pytest.mark.fault("a file that holds no weights")
-def test_a_file_that_holds_no_weights_is_refused(
-    mbib: Say, tmp_path: Path, content: bytes, sentence: Callable[[str], None]
+@pytest.mark.parametrize(
+    ("about", "wanted"),
+    [
+        (b"", "holds no weights"),
+        (b"no weights", "holds no weights"),
+        (pickle.dumps({"a": 1}), "holds no weights"),
+        ({}, "holds no weights"),
+        ({"classes": ["a", "b"]}, "holds no weights"),
+        ({"classes": {"a": 0, "b": 1, "c": 2}}, "is damaged: its classes are not names, each once"),
+        ({"classes": "abc"}, "is damaged: its classes are not names, each once"),
+        ({"classes": [1, 2, 3]}, "is damaged: its classes are not names, each once"),
+        ({"classes": ["a", "b", "a"]}, "is damaged: its classes are not names, each once"),
+        ({"size": [0, 0]}, "is damaged: its images would have (0, 0) pixels"),
+        ({"size": [100000, 100000]}, "is damaged: its images would have (100000, 100000) pixels"),
+        ({"size": [32, "32"]}, "is damaged: its images would have"),
+        ({"size": [[[]] * 3]}, "holds no weights"),
+    ],
+)
+@pytest.mark.fault("weights of another program, or that say what cannot be: {about}")
+def test_foreign_and_damaged_weights_are_refused(
+    mbib: Say, tmp_path: Path, about: dict[str, Any] | bytes, wanted: str, sentence: Callable[[str], None]
 ) -> None:
-    (tmp_path / "x.safetensors").write_bytes(content)
-    status, _, err = mbib("evaluate", "x.safetensors")
+    if isinstance(about, bytes):
+        (tmp_path / "x.safetensors").write_bytes(about)
+    else:
+        settings = settle(Settings(method="ce"))
+        network = method_of(settings).network(3, depth=8) if about else torch.nn.Linear(1, 1)
+        values = {"settings": settings.plain(), "classes": ["a", "b", "c"]} | about if about else {}
+        metadata = {name: json.dumps(value) for name, value in values.items()}
+        save_file(dict(network.state_dict()), tmp_path / "x.safetensors", metadata=metadata)
+    for words in (["evaluate", "x.safetensors"], ["predict", "x.safetensors", "x.png"]):
+        status, out, err = mbib(*words)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert f"x.safetensors {wanted}" in err
     sentence(err)
-    assert status == 2
-    assert "x.safetensors holds no weights that `mbib train` wrote" in err
-
-
-@pytest.mark.fault("weights of another program")
-def test_foreign_weights_are_refused(mbib: Say, tmp_path: Path, sentence: Callable[[str], None]) -> None:
-    save_file({"weight": torch.zeros(3)}, tmp_path / "x.safetensors")
-    assert "holds no weights that `mbib train` wrote" in mbib("evaluate", "x.safetensors")[2]
-    about = {"settings": json.dumps(settle(Settings()).plain())}
-    sentence(mbib("evaluate", "x.safetensors")[2])
-    save_file({"weight": torch.zeros(3)}, tmp_path / "y.safetensors", metadata=about | {"classes": '["a", "b"]'})
-    assert "holds no weights that `mbib train` wrote" in mbib("evaluate", "y.safetensors")[2]
 
 
 def test_a_reader_that_is_gone_is_no_error(tmp_path: Path) -> None:
@@ -402,7 +435,7 @@ def test_weights_are_evaluated_to_the_accuracy_of_the_record(mbib: Say, quick: s
     weights = str(next((tmp_path / "runs").glob("*.safetensors")))
     status, out, _ = mbib("evaluate", weights, "--device", "cpu")
     assert status == 0
-    rows = [line for line in trained if line.lstrip().startswith(("v", "adjusted", "many", "medium"))]
+    rows = [line for line in trained if line.lstrip().startswith(("v", "adjusted", "mean over"))]
     assert out.splitlines()[1:] == rows
     assert "on 12 test pictures" in out
     assert "on 15 validation pictures" in mbib("evaluate", weights, "--validation")[1]
@@ -422,7 +455,7 @@ def test_a_run_for_choosing_settings_shows_validation_and_its_weights_never_meet
     status, _, err = mbib("evaluate", weights)
     sentence(err)
     assert status == 2
-    assert "is of a run for choosing settings" in err
+    assert "are of a run for choosing settings" in err
     assert "on 15 validation pictures" in mbib("evaluate", weights, "--validation")[1]
 
 
@@ -434,8 +467,17 @@ def test_the_table_gathers_seeds_from_several_folders(mbib: Say, quick: str, tmp
     accuracy = [100 * one_record(tmp_path / f"seed{s}")["test"]["accuracy"]["v"]["all"] for s in (0, 1)]
     assert f"{np.mean(accuracy):.1f} ± {np.std(accuracy, ddof=1):.1f}" in out
     assert out.splitlines()[1].split()[-1] == "2"
+    assert (
+        mbib("table", "seed0", "seed1", "--where", "seed=1", "--where", "method=ce")[1].splitlines()[1].split()[-1]
+        == "1"
+    )
+    (row,) = csv.DictReader(mbib("table", "seed0", "seed1", "--csv")[1].splitlines())
+    assert (row["method"], row["seeds"], float(row["all_mean"])) == ("ce", "2", pytest.approx(np.mean(accuracy)))
+    assert mbib("table", "seed0", "--where", "method=bib")[1] == "no records\n"
+    assert "--where method: write the name of a setting and its value" in mbib("table", "seed0", "--where", "method")[2]
+    assert "metod: no such setting; there are alphas" in mbib("table", "seed0", "--where", "metod=ce")[2]
     (tmp_path / "empty").mkdir()
-    assert mbib("table", "empty")[1] == "no records\n"
+    assert mbib("table", "empty", "--csv")[1] == "no records\n"
 
 
 # Real processes on Glyphs-LT
@@ -517,25 +559,98 @@ def test_a_process_killed_at_random_moments_goes_on_to_the_same_bits(tmp_path: P
         assert one[part] == other[part]
 
 
-def test_options_are_not_guessed_from_their_first_letters(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["train", "mbib", "--b", "1"])
-    assert "--b" in capsys.readouterr().err
+# What goes wrong within a command
 
 
-@pytest.mark.fault("a full memory")
-def test_full_memory_is_one_sentence_and_other_runtime_errors_stay_loud(monkeypatch, capsys, sentence):
-    def fails(words):
-        def run(_):
-            raise RuntimeError(words)
+CPU_FULL = (
+    "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+)
 
-        return run
 
-    monkeypatch.setattr("mbib_core.cli._table", fails("CUDA out of memory. Tried to allocate 2 GiB"))
-    assert cli.main(["table"]) == 2
-    said = capsys.readouterr().err
-    sentence(said)
-    assert said.startswith("mbib: the memory is full")
-    monkeypatch.setattr("mbib_core.cli._table", fails("a bug"))
-    with pytest.raises(RuntimeError, match="a bug"):
-        cli.main(["table"])
+@pytest.mark.parametrize(
+    ("words", "error", "wanted"),
+    [
+        ("table", MemoryError(), "the memory is full: close what else uses it"),
+        (
+            "predict W x --batch 64",
+            RuntimeError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has"),
+            "the memory is full (2.50 GiB more were wanted): try a smaller --batch than 64, another --device, or close "
+            "what else uses it",
+        ),
+        (
+            "evaluate W --batch 1",
+            RuntimeError(CPU_FULL),
+            "the memory is full (9 bytes more were wanted): try another --dev",
+        ),
+        (
+            "evaluate W",
+            MemoryError("Unable to allocate 3 TiB for"),
+            "(3 TiB more were wanted): try a smaller --batch than 500",
+        ),
+        ("campaign --processes 4", MemoryError(), "try a smaller --processes than 4, or close what else uses it"),
+        (
+            "table",
+            RuntimeError("Could not determine home directory."),
+            "no home folder is known: write paths without ~",
+        ),
+        (
+            "table",
+            RecursionError("maximum recursion depth exceeded while decoding a JSON array"),
+            "is nested too deeply",
+        ),
+        ("table", PermissionError(13, "Permission denied", "a/b"), "a/b cannot be used (Permission denied)"),
+        ("table", ValueError("no \x1b[31m red \u202e"), "no \\x1b[31m red \\u202e\n"),
+        ("table", RuntimeError("a bug"), None),
+        ("table", RecursionError("maximum recursion depth exceeded"), None),
+        ("table", KeyError("a bug"), None),
+    ],
+)
+@pytest.mark.fault("within mbib {words}: {error!r}")
+def test_faults_of_the_machine_are_told_in_a_sentence_and_bugs_stay_loud(
+    mbib: Say, monkeypatch: pytest.MonkeyPatch, words: str, error: Exception, wanted: str | None, sentence: Any
+) -> None:
+    def fails(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"mbib_core.cli._{words.split()[0]}", fails)
+    if wanted is None:
+        with pytest.raises(type(error), match=str(error)):
+            mbib(*words.split())
+        sentence("(a traceback)")
+        return
+    status, out, err = mbib(*words.split())
+    sentence(err)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("mbib: ")
+    assert wanted in err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp874", "utf-8"])
+def test_names_outside_the_code_page_are_escaped_and_a_row_ends_once(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where a newline is two characters, and with a name that is not UTF-8."""
+    content = io.BytesIO()
+    stream = io.TextIOWrapper(content, encoding=encoding, newline="\r\n")
+    frame = pd.DataFrame([["知", 1.5]], columns=pd.MultiIndex.from_tuples([("data", ""), ("all", "mean")]))
+    monkeypatch.setattr("mbib_core.results.table", lambda _: frame)
+    monkeypatch.setattr("mbib_core.results.show_table", lambda _: "knew 知 ± caf\udce9")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert [cli.main(["table", str(tmp_path)]), cli.main(["table", str(tmp_path), "--csv"])] == [0, 0]
+    stream.flush()
+    shown, *rows = content.getvalue().split(b"\r\n")
+    assert b"\r" not in shown
+    assert shown.decode(encoding).endswith(r"caf\udce9")
+    assert shown.decode(encoding).startswith("knew 知 ±" if encoding == "utf-8" else r"knew \u77e5")
+    assert [row.decode(encoding).count(",") for row in rows] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "command", ["evaluate ~/w", "evaluate W --root ~/w", "table ~/w", "train ce --out ~/w", "campaign ~/w"]
+)
+def test_a_tilde_is_the_home_folder_where_there_is_one(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/there")
+    values = vars(cli._parser().parse_args(command.split())).values()
+    assert any(Path("/there/w") in (value if isinstance(value, list) else [value]) for value in values)
+    unknown = vars(cli._parser().parse_args(command.replace("~", "~nobody-of-that-name").split())).values()
+    assert any("~nobody-of-that-name/w" in str(value) for value in unknown), "as a shell has it"

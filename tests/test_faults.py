@@ -253,9 +253,10 @@ sys.exit(cli.main())
 """
 
 
-@pytest.mark.fault("Ctrl-C in a terminal")
-def test_ctrl_c_ends_a_process_with_a_sentence_and_the_same_command_goes_on(
-    whole: Path, place: Path, sentence: Hear
+@pytest.mark.parametrize(("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.fault("{stop.name} in a terminal")
+def test_ctrl_c_and_sigterm_end_a_process_with_a_sentence_and_the_same_command_goes_on(
+    whole: Path, place: Path, stop: signal.Signals, status: int, sentence: Hear
 ) -> None:
     own = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MBIB_CACHE": str(place / "cache")}
     running = subprocess.Popen(
@@ -264,10 +265,10 @@ def test_ctrl_c_ends_a_process_with_a_sentence_and_the_same_command_goes_on(
     while not list(place.glob("cache/checkpoints/*.pt")):
         assert running.poll() is None, "it ended before it could be stopped"
         time.sleep(0.002)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(stop)
     said = running.communicate(timeout=60)[1]
     sentence(said)
-    assert running.returncode == 130
+    assert running.returncode == status
     assert said == "\nmbib: stopped; what was saved is kept, and the same command goes on from there\n"
     assert epochs_saved(place / "cache") == 1
     ends_as(whole, place)
@@ -597,7 +598,7 @@ def test_forty_faults_or_more_are_asked_for() -> None:
         "a negative or infinite {name} in the loss", "mbib {words}", "a checkpoint that is torn: {damage}",
         "counts that are zero, negative, of one class or of another shape", "a pickle bomb in place of a checkpoint",
         "a checkpoint of another method, seed, beta or length", "a checkpoint of another number of classes",
-        "a record edited by hand", "a loss of NaN", "Ctrl-C in a terminal", "SIGKILL at 20 random steps",
+        "a record edited by hand", "a loss of NaN", "{stop.name} in a terminal", "SIGKILL at 20 random steps",
         "a full disk while a checkpoint is written", "a read-only folder of records", "two campaigns on one list",
         "the lock of a dead campaign", "a campaign without git", "no network for a download",
     ):  # fmt: skip

@@ -52,6 +52,7 @@ class Method:
     shared: tuple[str, ...] = ()
     learner: type[Learner] = Learner
     predict: Callable[[Outputs, Tensor], dict[str, Tensor]] = lambda outputs, counts: predictions(outputs)
+    biased: bool = False  # whether its probabilities carry the training set's shares of the classes
     source: str = "the paper"  # or the reference of another method
 
     def network(self, classes: int, *, depth: int | None = None, **statistics: Sequence[float] | Tensor) -> Any:

@@ -25,7 +25,9 @@ def normalise(learner: Learner, *, norm_power: float, **_own: Any) -> None:
 
 
 OTHERS: dict[str, Method] = {
-    "focal": Method("focal loss", (Stage(on_v(rebalancing.focal)),), V_ALONE, {"focus": 1.0}, source="Lin et al. 2017"),
+    "focal": Method(
+        "focal loss", (Stage(on_v(rebalancing.focal)),), V_ALONE, {"focus": 1.0}, biased=True, source="Lin et al. 2017"
+    ),
     # The scale 30 stands in the network and in the margin: the same function as Cao's, whose test needs neither.
     "ldam-drw": Method(
         "LDAM-DRW",

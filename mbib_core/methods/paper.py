@@ -54,7 +54,7 @@ def _mbib(title: str, loss: Any, parts: Network = THREE, without: Sequence[str] 
 CE = Stage(on_v(cross_entropy))
 
 PAPER: dict[str, Method] = {
-    "ce": Method("cross-entropy", (CE,), V_ALONE, predict=adjusted),
+    "ce": Method("cross-entropy", (CE,), V_ALONE, predict=adjusted, biased=True),
     "bsce": _row("balanced softmax", on_v(losses.balanced_softmax), V_ALONE, k=0.0),
     "bib": _row("BIB", on_both(losses.bib), BOTH, OF_BIB),
     "mbib": _mbib("MBIB", losses.mbib),
