@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from mbib_core.data import Images, LongTailed, shots
 from mbib_core.data.folders import PARTS, Refused, read_file, read_picture, visible
 from mbib_core.evaluation import all_finite, features_of, of_kind
 from mbib_core.methods import method_of
-from mbib_core.networks import default_prediction, predictions
+from mbib_core.networks import Outputs, default_prediction, predictions
 from mbib_core.text import printable
 from mbib_core.weights import Saved
 
@@ -230,9 +229,13 @@ def _read(name: str | Path, size: tuple[int, int]) -> Any:
 
 def _answers(run: Saved, x: Tensor, batch: int, counts: Tensor | None = None) -> dict[str, Tensor]:
     """Logits by prediction and features; what needs the training `counts` is left out where nobody knows them."""
-    device, predict = next(run.network.parameters()).device, predictions
-    if counts is not None and len(counts):
-        predict = partial(method_of(run.settings).predict, counts=counts.to(device))
+
+    def predict(outputs: Outputs) -> dict[str, Tensor]:
+        if counts is None or not len(counts):
+            return predictions(outputs)
+        return method_of(run.settings).predict(outputs, counts.to(device))
+
+    device = next(run.network.parameters()).device
     found = features_of(run.network, x, batch, predict)
     if not all_finite(found):
         raise FloatingPointError(
