@@ -73,9 +73,10 @@ def describe(data: LongTailed) -> str:
     parts = {"training": data.train, "validation": data.validation, "test": data.test}
     digests = {part: _digests(images.x) for part, images in parts.items()}
     most, least = max(counts), min(counts)
-    each = f"{most} ({classes[counts.index(most)]}) to {least} ({classes[counts.index(least)]}) training pictures"
+    span = f"{most} ({classes[counts.index(most)]}) to {least} ({classes[counts.index(least)]}) training pictures"
+    each = span if most > least else f"{counted(most, 'training picture')} each"
     said = [
-        f"{data.name}: {len(classes)} classes with {each if most > least else counted(most, 'training picture')} each, "
+        f"{data.name}: {len(classes)} classes with {each}, "
         f"{sum(counts)} in all; {len(data.validation.y)} for validation, {len(data.test.y)} for the test.",
         *data.notes,
     ]
@@ -190,6 +191,7 @@ def from_arrays(
                 f"picture of each; np.unique(labels, return_inverse=True)[1] numbers them anew"
             )
         classes = range(int(y.max()) + 1)
+    classes = classes.tolist() if isinstance(classes, Tensor) else classes
     names: list[Any] = [str(c) if isinstance(c, str | Number | np.generic) else c for c in classes]
     ours = parts["train"], parts["validation"], parts["test"]
     return LongTailed(str(name), *ours, names, flip=flip, fingerprint=digest.hexdigest()[:8])
