@@ -61,11 +61,10 @@ def _download_cifar100(root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         lock = root / ".cifar-100-python.lock"
         with FileLock(lock), TemporaryDirectory(prefix=".cifar-100-", dir=root) as aside:
-            if folder.is_dir():  # by another process, while this one waited
-                return
-            print(f"CIFAR-100 is not in {root}: downloading 169 MB from {CIFAR100.url}")
-            download_and_extract_archive(CIFAR100.url, str(root), aside, md5=CIFAR100.tgz_md5)
-            (Path(aside) / folder.name).rename(folder)
+            if not folder.is_dir():  # else another process made it, while this one waited
+                print(f"CIFAR-100 is not in {root}: downloading 169 MB from {CIFAR100.url}")
+                download_and_extract_archive(CIFAR100.url, str(root), aside, md5=CIFAR100.tgz_md5)
+                (Path(aside) / folder.name).rename(folder)
             with suppress(OSError):  # Windows removes it itself
                 lock.unlink()
     except (OSError, RuntimeError) as error:
