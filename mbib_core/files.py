@@ -34,7 +34,24 @@ def check_writable(folder: Path) -> None:
     probe.unlink()
 
 
+def expand(path: str | Path) -> Path:
+    """`path` with its ~ or ~user replaced. Raises OSError with a sentence if there is no such home directory."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise OSError(f"the home directory in {path} is not known: write the path without ~") from None
+
+
 def cache_folder() -> Path:
-    """Where data and checkpoints live between runs: $MBIB_CACHE, else `mbib` in the user's cache folder."""
-    own = os.environ.get("MBIB_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbib"
+    """Where data and checkpoints live between runs: $MBIB_CACHE, else `mbib` in the user's cache folder.
+
+    Raises OSError with a sentence if neither is given and the user has no home directory (as in some containers).
+    """
+    if own := os.environ.get("MBIB_CACHE"):
+        return expand(own)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbib"
+    except RuntimeError:
+        raise OSError(
+            "there is no home directory to keep data and checkpoints in: name a folder with MBIB_CACHE"
+        ) from None

@@ -4,6 +4,7 @@ import hashlib
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 from urllib.error import URLError
 
 import numpy as np
@@ -16,13 +17,16 @@ from torch import Tensor
 from mbib_core.data import (
     Images,
     LongTailed,
+    also_in,
     channel_statistics,
+    describe,
     load,
     long_tailed_counts,
     long_tailed_indices,
     shots,
 )
 from mbib_core.data.cifar import CIFAR100_MD5
+from mbib_core.files import cache_folder
 
 TOTALS = {100: 10_847, 50: 12_608, 10: 19_573}
 SHOTS = {
@@ -111,9 +115,10 @@ def test_an_imbalance_that_empties_a_class_is_refused(imbalance: float) -> None:
 
 
 @pytest.mark.fault("labels of a single class")
-def test_a_single_class_has_no_tail_and_is_refused() -> None:
-    with pytest.raises(ValueError, match="a long tail needs two classes or more, not 1"):
-        long_tailed_indices(torch.zeros(5, dtype=torch.int64), 1)
+def test_a_single_class_or_none_has_no_tail_and_is_refused() -> None:
+    for n, words in ((5, "a long tail needs two classes or more, not 1"), (0, "there are no labels to draw a long-t")):
+        with pytest.raises(ValueError, match=words):
+            long_tailed_indices(torch.zeros(n, dtype=torch.int64), 1)
 
 
 @pytest.mark.fault("labels too unbalanced for the split")
@@ -190,7 +195,7 @@ def test_a_class_without_training_pictures_is_refused_by_name() -> None:
 
 @pytest.mark.fault("a data set of one class")
 def test_fewer_than_two_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match="mine has 1 classes: recognition needs two or more"):
+    with pytest.raises(ValueError, match="mine has 1 class: recognition needs two or more"):
         LongTailed("mine", images([0]), images([]), images([]), ["only"])
 
 
@@ -274,7 +279,7 @@ def test_a_file_that_is_not_the_published_one_is_never_unpickled(published: Path
     trace = tmp_path / "executed"
     content = pickle.dumps(Bomb(trace))
     (published / "cifar-100-python" / name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"is not the published CIFAR-100 file .*so it was not opened; delete"):
+    with pytest.raises(ValueError, match=r"is not the published CIFAR-100 file .*so it was not opened; move"):
         load("cifar100-lt", imbalance=10, root=published)
     assert not trace.exists()
     pickle.loads(content).close()
@@ -307,7 +312,7 @@ def test_a_damaged_file_is_refused_with_what_to_do(published: Path, name: str, d
 @pytest.mark.fault("a missing CIFAR-100 file")
 def test_a_missing_file_is_named_with_what_to_do(published: Path, name: str) -> None:
     (published / "cifar-100-python" / name).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{name} is missing: delete .*cifar-100-python to download"):
+    with pytest.raises(FileNotFoundError, match=rf"{name} is missing: move .*cifar-100-python aside to download"):
         load("cifar100-lt", imbalance=10, root=published)
     assert len(list((published / "cifar-100-python").iterdir())) == 2, "the others stay"
 
@@ -337,9 +342,8 @@ def test_missing_data_are_downloaded_once_with_a_checksum(
     root = tmp_path / "elsewhere"
     asked = []
 
-    def download(url: str, folder: str, md5: str) -> None:
+    def download(url: str, _root: str, folder: str, md5: str) -> None:
         asked.append((url, md5))
-        Path(folder).mkdir()
         (published / "cifar-100-python").rename(Path(folder) / "cifar-100-python")
 
     monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", download)
@@ -349,14 +353,34 @@ def test_missing_data_are_downloaded_once_with_a_checksum(
 
 
 def test_the_folder_of_the_data_comes_from_the_environment(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MBIB_DATA", str(published))
-    assert len(load("cifar100-lt", imbalance=10).train.y) == sum(long_tailed_counts(20, 10, 10))
+    monkeypatch.setenv("HOME", str(published.parent))
+    for name, value in (("MBIB_DATA", str(published)), ("MBIB_DATA", f"~/{published.name}"), ("MBIB_CACHE", "~/cache")):
+        monkeypatch.setenv(name, value)
+        assert len(load("cifar100-lt", imbalance=np.float32(10)).train.y) == sum(long_tailed_counts(20, 10, 10))
+    assert len(load("cifar100-lt", imbalance=10, root=f"~/{published.name}").test.y) == 30
+    assert cache_folder() == published.parent / "cache"
+
+
+@pytest.mark.fault("no home directory")
+def test_without_a_home_directory_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MBIB_CACHE", "MBIB_DATA", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("Could not determine home directory.")))
+    with pytest.raises(
+        OSError, match="no home directory to keep data and checkpoints in: name a folder with MBIB_CACHE"
+    ):
+        load("cifar100-lt")
+    monkeypatch.setenv("MBIB_CACHE", "/somewhere")
+    assert cache_folder() == Path("/somewhere")
 
 
 @pytest.mark.fault("an unknown data set")
 def test_an_unknown_data_set_is_refused_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no data set is called 'cifar10-lt': there are glyphs-lt, cifar100-lt"):
         load("cifar10-lt", root=tmp_path)
+    for imbalance in ("much", None):
+        with pytest.raises(ValueError, match=f"imbalance is {imbalance!r}: it must be a number"):
+            load("glyphs-lt", imbalance=imbalance)  # type: ignore[arg-type]
 
 
 # The real CIFAR-100
@@ -392,6 +416,11 @@ def test_cifar_100_lt_validates_on_every_unused_picture_and_on_no_other(cifar: d
         held_out = data.validation.y.bincount(minlength=100)
         assert (held_out + data.counts).tolist() == [500] * 100
         assert int(held_out[0]) == 0, "class 0 keeps all its pictures: none is left to validate on"
-        train, validation = ({x.numpy().tobytes() for x in part.x} for part in (data.train, data.validation))
-        twins = train & validation
-        assert len(twins) < 10, "CIFAR-100 itself holds a few pictures twice; the split adds none"
+        assert also_in(data.validation, data.train) < 10, "CIFAR-100 holds a few pictures twice; the split adds none"
+
+
+def test_pictures_of_cifar_100_that_its_training_set_holds_too_are_counted(cifar: dict[int, LongTailed]) -> None:
+    known = {picture.numpy().tobytes() for picture in cifar[10].train.x}
+    shared = sum(picture.numpy().tobytes() in known for picture in cifar[10].test.x)
+    assert also_in(cifar[10].test, cifar[10].train) == shared > 0
+    assert f"Also in the training set: {shared} test picture" in describe(cifar[10])

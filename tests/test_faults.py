@@ -367,7 +367,7 @@ def test_without_a_network_the_way_to_the_data_is_told(
         FileNotFoundError, match=r"could not be downloaded \(.*refused.*unpack it .* --root or MBIB_DATA"
     ):
         load("cifar100-lt", root=tmp_path)
-    assert os.listdir(tmp_path) == ["mine.txt"]
+    assert [name for name in os.listdir(tmp_path) if not name.endswith(".lock")] == ["mine.txt"]
 
 
 class Served(http.server.SimpleHTTPRequestHandler):
@@ -453,11 +453,39 @@ def test_half_an_unpacked_archive_is_not_taken_for_the_data(
     file = tmp_path / "cifar-100-python" / "train"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(
-        ValueError, match=r"train is not the published CIFAR-100 file .*; delete \S+ to download it again"
+        ValueError, match=r"train is not the published CIFAR-100 file .*; move \S+ aside to download it again"
     ):
         load("cifar100-lt", imbalance=10, root=tmp_path)
-    shutil.rmtree(file.parent)  # as it says
+    file.parent.rename(tmp_path / "aside")  # as it says
     assert load("cifar100-lt", imbalance=10, root=tmp_path).classes == list("abcd")
+
+
+def test_two_processes_that_want_cifar_100_at_once_download_it_once(archive: type[Served], tmp_path: Path) -> None:
+    """The second one comes while the first one's archive is on its way."""
+    asked: list[str] = []
+    send = archive.do_GET
+
+    def slowly(self: Served) -> None:
+        asked.append(self.path)
+        time.sleep(0.5)
+        send(self)
+
+    archive.do_GET = slowly  # type: ignore[method-assign]
+    load("cifar100-lt", imbalance=10, root=tmp_path / "alone")
+    alone = len(asked)
+    forked = multiprocessing.get_context("fork")
+    processes = [
+        forked.Process(target=load, args=("cifar100-lt",), kwargs={"imbalance": 10, "root": tmp_path / "both"})
+        for _ in range(3)
+    ]
+    for process in processes:
+        process.start()
+        time.sleep(0.2)
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert len(asked) == 2 * alone
+    assert sorted(os.listdir(tmp_path / "both")) == ["cifar-100-python", "cifar-100-python.tar.gz"]
 
 
 # Checkpoints, weights, lists and records that are not what they seem

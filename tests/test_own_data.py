@@ -7,8 +7,10 @@ import pickle
 import re
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
+import types
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,9 +18,11 @@ from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import markdown_it
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -28,7 +32,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mbib_core import campaign, cli, metrics, report, serving, trainer
-from mbib_core.data import LongTailed, from_arrays, load
+from mbib_core.data import LongTailed, describe, from_arrays, load
 from mbib_core.data.folders import Refused, held_out, load_folder, read_picture
 from mbib_core.evaluation import features_of
 from mbib_core.methods import settle
@@ -53,7 +57,7 @@ def flat(colour: Any, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> Imag
 
 def colour(name: str) -> tuple[int, int, int]:
     """A colour of its own for every class."""
-    return sum(name.encode()) * 37 % 256, sum(name.encode()) * 91 % 256, 40
+    return sum(map(ord, name)) * 37 % 256, sum(map(ord, name)) * 91 % 256, 40
 
 
 def fill(folder: Path, numbers: dict[str, int], start: int = 0) -> Path:
@@ -106,7 +110,7 @@ def test_a_relative_path_starts_from_the_root(birds: Path) -> None:
     assert load(f"folder:{birds}", root="/nowhere").classes == ["auk", "robin", "wren"]
 
 
-@pytest.mark.parametrize("name", ["validation", "val", "valid", "Val"])
+@pytest.mark.parametrize("name", ["validation", "val", "valid", "Val", "validate", "dev", "eval"])
 def test_parts_that_lie_in_folders_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
     fill(tmp_path / "train", {"robin": 10, "wren": 2})
     fill(tmp_path / name, {"robin": 4, "wren": 1}, start=20)
@@ -145,8 +149,22 @@ def test_hidden_files_are_passed_over(birds: Path, capsys: pytest.CaptureFixture
 def test_what_lies_beside_the_class_folders_is_named(birds: Path, capsys: pytest.CaptureFixture) -> None:
     (birds / "README.txt").write_text("about")
     assert len(load_folder(birds).classes) == 3
+    for path in (
+        "auk/boxes.XML",
+        "auk/tmp",
+        "wren/@eaDir/thumb.jpg",
+        "wren/labels.csv",
+        "__pycache__/x.pyc",
+        ".owl/a.png",
+    ):
+        (birds / path).parent.mkdir(exist_ok=True)
+        (birds / path).write_text("no picture")
+    (birds / "robin" / "photo.txt").write_bytes((birds / "robin" / "0.png").read_bytes())
+    capsys.readouterr()
+    assert load_folder(birds).counts.tolist() == [1, 21, 6], "a picture is one by its content, whatever its suffix"
     assert capsys.readouterr().err == (
-        f"mbib: warning: 1 things beside the class folders of {birds} are left out: README.txt\n"
+        f"mbib: warning: left out of {birds}, as no pictures in a class folder: README.txt, auk/boxes.XML, auk/tmp and "
+        f"1 more\nmbib: warning: left out of {birds}, since their names begin with a dot: .owl\n"
     )
 
 
@@ -225,8 +243,29 @@ def test_a_picture_in_two_parts_is_reported(
     load_folder(tmp_path)
     said = capsys.readouterr().err
     sentence(said)
-    assert said.startswith(f"mbib: warning: 1 pictures lie in two parts of {tmp_path}, as {tmp_path}")
-    assert said.endswith("does: what was trained on is no test\n")
+    assert said == (
+        f"mbib: warning: in two parts of {tmp_path}: 1 picture, such as {tmp_path}/test/robin/a.png; a picture that "
+        f"was trained on is no test\n"
+    )
+
+
+@pytest.mark.fault("a picture under two class names")
+def test_a_picture_under_two_names_and_copies_are_counted(
+    birds: Path, capsys: pytest.CaptureFixture, sentence: Callable[[str], None]
+) -> None:
+    content = (birds / "robin" / "3.png").read_bytes()
+    for path in ("wren/same.png", "robin/copy.png", "robin/again.png"):
+        (birds / path).write_bytes(content)
+    said = describe(load_folder(birds))
+    warned = capsys.readouterr().err
+    sentence(warned)
+    one, other = birds / "robin" / "3.png", birds / "wren" / "same.png"
+    assert f"under two class names in {birds}: 1 picture, such as {one} and {other}; keep the one whose" in warned
+    assert said == (
+        "folder:birds: 3 classes with 22 (robin) to 1 (auk) training pictures, 30 in all; 7 for validation, 7 for the "
+        "test. Split off the training pictures, 15 % of each class: test and validation. Under more than one class "
+        "name: 1 picture (such as robin and wren). Copies of another picture of the same class: 2 training pictures."
+    ) + (" Also in the training set: 1 test picture." if "two parts" in warned else "")
 
 
 def test_the_fingerprint_follows_pictures_classes_and_parts(birds: Path) -> None:
@@ -291,48 +330,39 @@ def sixteen_bits(value: int) -> Image.Image:
     return Image.fromarray(np.full((8, 8), value, dtype=np.uint16))
 
 
-@pytest.mark.parametrize(
-    ("content", "rgb"),
-    [
-        (file_of(flat(100, mode="L")), [100, 100, 100]),
-        (file_of(flat(1, mode="1")), [255, 255, 255]),
-        (file_of(flat((10, 20, 30, 255), mode="RGBA")), [10, 20, 30]),
-        (file_of(flat((10, 20, 30, 0), mode="RGBA")), [255, 255, 255]),
-        (file_of(flat((0, 0, 0, 51), mode="RGBA")), [204, 204, 204]),
-        (file_of(flat((0, 0), mode="LA")), [255, 255, 255]),
-        (file_of(flat((9, 8, 7)).convert("P", palette=Image.Palette.ADAPTIVE)), [9, 8, 7]),
-        (file_of(flat((9, 8, 7)).quantize(2), transparency=0), [255, 255, 255]),
-        (file_of(flat((9, 8, 7)), transparency=(9, 8, 7)), [255, 255, 255]),
-        (file_of(sixteen_bits(65535)), [255, 255, 255]),
-        (file_of(sixteen_bits(25700)), [100, 100, 100]),
-        (file_of(sixteen_bits(25700), "tiff"), [100, 100, 100]),
-        (file_of(sixteen_bits(25700), "ppm"), [100, 100, 100]),
-        (file_of(flat((0, 255, 255, 0), mode="CMYK"), "tiff"), [255, 0, 0]),
-        (file_of(flat((9, 8, 7)), "bmp"), [9, 8, 7]),
-        (file_of(flat((9, 8, 7)), "webp", lossless=True), [9, 8, 7]),
-        (file_of(flat("red"), "gif", save_all=True, append_images=[flat("blue")]), [255, 0, 0]),
-    ],
-    ids=[
-        "grey",
-        "1-bit",
-        "opaque",
-        "clear",
-        "shadow",
-        "grey-alpha",
-        "palette",
-        "clear-palette",
-        "clear-rgb",
-        "white-16",
-        "16-bit",
-        "16-bit-tiff",
-        "16-bit-pgm",
-        "cmyk",
-        "bmp",
-        "webp",
-        "animation",
-    ],
-)
-def test_every_kind_of_picture_comes_out_in_its_colours(content: bytes, rgb: list[int]) -> None:
+def twelve_bits(value: int) -> bytes:
+    """A TIFF of two grey pixels, which Pillow cannot write: three bytes at its end."""
+    tags = ((256, 2), (257, 1), (258, 12), (259, 1), (262, 1), (273, 110), (278, 1), (279, 3))
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, number) for tag, number in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    return head + (value << 12 | value).to_bytes(3, "big")
+
+
+KINDS = {
+    "grey": (file_of(flat(100, mode="L")), [100, 100, 100]),
+    "1-bit": (file_of(flat(1, mode="1")), [255, 255, 255]),
+    "opaque": (file_of(flat((10, 20, 30, 255), mode="RGBA")), [10, 20, 30]),
+    "clear": (file_of(flat((10, 20, 30, 0), mode="RGBA")), [255, 255, 255]),
+    "shadow": (file_of(flat((0, 0, 0, 51), mode="RGBA")), [204, 204, 204]),
+    "grey-alpha": (file_of(flat((0, 0), mode="LA")), [255, 255, 255]),
+    "palette": (file_of(flat((9, 8, 7)).convert("P", palette=Image.Palette.ADAPTIVE)), [9, 8, 7]),
+    "clear-palette": (file_of(flat((9, 8, 7)).quantize(2), transparency=0), [255, 255, 255]),
+    "clear-rgb": (file_of(flat((9, 8, 7)), transparency=(9, 8, 7)), [255, 255, 255]),
+    "white-16": (file_of(sixteen_bits(65535)), [255, 255, 255]),
+    "16-bit": (file_of(sixteen_bits(25700)), [100, 100, 100]),
+    "16-bit-tiff": (file_of(sixteen_bits(25700), "tiff"), [100, 100, 100]),
+    "16-bit-pgm": (file_of(sixteen_bits(25700), "ppm"), [100, 100, 100]),
+    "cmyk": (file_of(flat((0, 255, 255, 0), mode="CMYK"), "tiff"), [255, 0, 0]),
+    "bmp": (file_of(flat((9, 8, 7)), "bmp"), [9, 8, 7]),
+    "webp": (file_of(flat((9, 8, 7)), "webp", lossless=True), [9, 8, 7]),
+    "animation": (file_of(flat("red"), "gif", save_all=True, append_images=[flat("blue")]), [255, 0, 0]),
+    "12-bit-tiff": (twelve_bits(1600), [100, 100, 100]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_picture_comes_out_in_its_colours(kind: str) -> None:
+    content, rgb = KINDS[kind]
     found = read_picture(content)
     assert found.shape == (3, 32, 32)
     assert found.dtype == np.uint8
@@ -382,129 +412,155 @@ def bomb() -> bytes:
 
 
 NOISE = Image.fromarray(np.random.RandomState(0).randint(0, 255, (64, 64, 3), dtype=np.uint8))
+NO_PICTURE, NO_RANGE = (
+    "is no picture, or of a format that Pillow cannot read",
+    "has pixels of no known range (32 bits, or",
+)
 BAD_FILES = {
-    "text": (b"class,file\n", "is no picture, or of a format that Pillow cannot read"),
-    "empty": (b"", "is no picture, or of a format that Pillow cannot read"),
+    "text": (b"class,file\n", NO_PICTURE),
+    "empty": (b"", "is empty"),
     "cut JPEG": (file_of(NOISE, "jpeg")[:1500], "is a broken picture (image file is truncated"),
     "cut PNG": (file_of(NOISE)[:3000], "is a broken picture ("),
-    "bomb": (bomb(), "has too many pixels to be opened safely"),
-    "float": (
-        file_of(flat(0.5, mode="F"), "tiff"),
-        "has pixels of no known range (32 bits): save it with 8 or 16 bits",
-    ),
+    "bomb": (bomb(), "has too many pixels to be opened safely (more than 50 million): make it smaller"),
+    "large": (file_of(flat(0, (7200, 7000), "1")), "has too many pixels to be opened safely (more than 50 million)"),
+    "float": (file_of(flat(0.5, mode="F"), "tiff"), NO_RANGE),
+    "32 bits": (file_of(flat(200, mode="I"), "tiff"), NO_RANGE),
     "EPS": (file_of(flat("red"), "eps"), "is a program that draws a picture (EPS): save it as PNG or JPEG"),
-    "pickle": (pickle.dumps({"a": 1}), "is no picture, or of a format that Pillow cannot read"),
+    "HEIC": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is HEIC, which needs pillow-heif: pip install pillow-heif"),
+    "pickle": (pickle.dumps({"a": 1}), NO_PICTURE),
 }
 
 
 @pytest.mark.parametrize("kind", BAD_FILES)
 @pytest.mark.fault("a file among the pictures: {kind}")
-def test_what_is_no_whole_picture_is_refused_by_its_name(birds: Path, kind: str) -> None:
-    content, reason = BAD_FILES[kind]
+def test_what_is_no_whole_picture_is_refused_by_its_name_or_left_out(
+    birds: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    before, (content, reason) = load_folder(birds).fingerprint, BAD_FILES[kind]
     bad = birds / "wren" / "bad.jpg"
     bad.write_bytes(content)
-    with pytest.raises(ValueError, match=f"^{re.escape(f'{bad} {reason}')}.*: repair it or take it out$"):
+    words = re.escape(f"{bad} {reason}") + ".*; repair or remove it, or leave it out with --skip-broken$"
+    with pytest.raises(ValueError, match=f"^{words}"):
         load_folder(birds)
     assert bad.read_bytes() == content, "it stays for its owner to look at"
+    assert load(f"folder:{birds}", skip_broken=True).fingerprint == before
+    assert capsys.readouterr().err.startswith(f"mbib: warning: left out as broken, 1 file:\n  {bad} {reason}")
+
+
+def test_pillow_heif_is_used_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    heif = types.SimpleNamespace(register_heif_opener=lambda: asked.append(True))
+    monkeypatch.setitem(sys.modules, "pillow_heif", heif)
     with pytest.raises(Refused):
-        read_picture(content)
+        read_picture(BAD_FILES["HEIC"][0])
+    assert asked == [True]
+
+
+def test_a_memory_that_is_full_is_no_broken_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageOps, "fit", Mock(side_effect=MemoryError))
+    with pytest.raises(MemoryError):
+        read_picture(file_of(NOISE))
 
 
 @pytest.mark.fault("several broken pictures")
 def test_several_broken_pictures_are_named(birds: Path) -> None:
     for i in range(22):
-        (birds / "auk" / f"{i:02}.txt").write_text("no picture")
-    with pytest.raises(ValueError, match=r"^22 files to repair or take out:\n") as caught:
+        (birds / "auk" / f"{i:02}.jpg").write_text("no picture")
+    with pytest.raises(
+        ValueError, match=r"^22 files to repair or remove, or to leave out with --skip-broken:\n"
+    ) as caught:
         load_folder(birds)
     lines = str(caught.value).splitlines()
-    named = [re.search(r"(\d\d)\.txt is no picture", line)[1] for line in lines[1:21]]
+    named = [re.search(r"(\d\d)\.jpg is no picture", line)[1] for line in lines[1:21]]
     assert named == [f"{i:02}" for i in range(20)]
     assert lines[21:] == ["  and 2 more"]
+    for path in (birds / "auk").glob("?.png"):
+        path.write_text("no picture")
+    with pytest.raises(ValueError, match=r"all pictures of auk are broken$"):
+        load_folder(birds, skip_broken=True)
 
 
-@pytest.mark.fault("a dangling link and a pipe among the pictures")
-def test_what_is_no_file_is_refused(birds: Path) -> None:
-    (birds / "wren" / "gone.png").symlink_to(birds / "nowhere.png")
-    with pytest.raises(ValueError, match=r"gone\.png is not there: repair it"):
+@pytest.mark.fault("a dangling link, a pipe and a folder that cannot be read")
+def test_what_is_no_file_is_refused(birds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = birds / "wren" / "odd.png"
+    for make, reason in (
+        (lambda: odd.symlink_to(birds / "none"), "is not there"),
+        (lambda: os.mkfifo(odd), "is no file"),
+    ):
+        make()
+        with pytest.raises(ValueError, match=rf"odd\.png {reason}; repair"):
+            load_folder(birds)
+        odd.unlink()
+    odd.symlink_to(birds)
+    assert load_folder(birds).counts.tolist() == [1, 20, 6], "a link to a folder above ends"
+    monkeypatch.setattr(Path, "iterdir", Mock(side_effect=PermissionError(13, "Permission denied")))
+    with pytest.raises(OSError, match=r"the folder .*birds cannot be read \(Permission denied\): change"):
         load_folder(birds)
-    (birds / "wren" / "gone.png").unlink()
-    os.mkfifo(birds / "wren" / "pipe.png")
-    with pytest.raises(ValueError, match=r"pipe\.png is no file: repair it"):
-        load_folder(birds)
 
 
-def two_names(folder: Path) -> None:
-    for part in ("train", "val", "validation"):
-        fill(folder / part, {"a": 3, "b": 3})
+def made(folder: Path, *paths: str) -> None:
+    """Three pictures in each of the folders, or else a file."""
+    for number, path in enumerate(paths):
+        if "." in path:
+            (folder / path).write_text("id,label")
+        else:
+            fill(folder / Path(path).parent, {Path(path).name: 3}, start=3 * number)
 
 
-def only_in_test(folder: Path) -> None:
-    fill(folder / "train", {"a": 3, "b": 3})
-    fill(folder / "test", {"a": 3, "c": 3})
-
-
-def empty_class(folder: Path) -> None:
-    fill(folder, {"a": 3, "b": 3})
-    (folder / "c").mkdir()
-
-
-def nested(folder: Path) -> None:
-    fill(folder, {"a": 3, "b": 3})
-    (folder / "a" / "more").mkdir()
-
-
-def loose(folder: Path) -> None:
-    folder.mkdir()
-    (folder / "a.png").write_bytes(file_of(flat("red")))
-
-
-LAYOUTS = {
-    "no folder": (
-        lambda folder: None,
-        FileNotFoundError,
-        "there is no folder {f}: name one with a sub-folder for each class",
+NO_CLASSES = "{f} has no class folders: make one for each class, named after it, and copy its pictures there"
+FROM_TABLE = (
+    "{p} has no class folders, and labels are read from folder names alone, not from y.csv: copy each picture into a "
+    "folder named after its label, or load them yourself and give them to mbib_core.data.from_arrays"
+)
+ALONE = "write folder:{f}/train to train on it alone, with a validation and a test part split off its pictures: "
+NO_VALIDATION = "{f} leaves no picture for validation: a class of three has one for each part"
+LAYOUTS: dict[str, tuple[tuple[str, ...], str]] = {
+    "no classes": (("",), NO_CLASSES),
+    "one class": (("a",), "{f} has one class, a: recognition needs two or more sub-folders"),
+    "pictures beside a table": (("", "y.csv"), FROM_TABLE.replace("{p}", "{f}")),
+    "one folder beside a table": (("images", "y.csv"), FROM_TABLE.replace("{p}", "{f}/images")),
+    "parts beside a table": (("train", "test", "y.csv"), FROM_TABLE.replace("{p}", "{f}/train")),
+    "parts without classes": (("train", "test"), NO_CLASSES.replace("{f}", "{f}/train")),
+    "one level deeper": (
+        ("pic/a", "pic/b", "about.txt"),
+        "the pictures in {f} lie deeper: did you mean folder:{f}/pic?",
     ),
-    "no classes": (
-        loose,
-        ValueError,
-        "{f} has no sub-folders: make one for each class, named after it, and sort the pictures",
+    "parts one level deeper": (
+        ("set/train/a", "set/train/b", "set/test/a"),
+        "the pictures in {f} lie deeper: did you mean folder:{f}/set?",
     ),
-    "one class": (
-        lambda f: fill(f, {"a": 9}),
-        ValueError,
-        "{f} has one class, a: recognition needs two or more sub-folders",
+    "pictures and masks": (
+        ("pic/a", "pic/b", "mask/a", "mask/b"),
+        "{f}/mask/a and {f}/pic/a have the same name, so it is open which folders are the classes: did you mean "
+        "folder:{f}/mask?",
     ),
-    "empty class": (empty_class, ValueError, "{f}/c is a class without pictures: add some, or take the folder out"),
-    "nested": (nested, ValueError, "{f}/a/more is a folder within a class: put its pictures into {f}/a itself"),
-    "train alone": (
-        lambda f: fill(f / "train", {"a": 3, "b": 3}),
-        ValueError,
-        "{f}/train holds folders, so it is a part and no class: beside train/ goes a validation/ or a test/, and "
-        "beside these a train/, each with one sub-folder a class; to have all parts split off, name the folder of "
-        "classes itself",
+    "two depths": (
+        ("sample", "pic/a", "pic/b"),
+        "{f} has pictures at different depths, in {f}/sample and in {f}/pic/a: did you mean folder:{f}/pic?",
+    ),
+    "a class in a class": (
+        ("a", "a/more", "b"),
+        "{f}/a/more holds pictures inside the class folder {f}/a: if more is a class of its own, put that folder "
+        "beside a; to leave it out, begin its name with a dot",
+    ),
+    "train alone": (("train/a", "train/b"), ALONE + "no test/ lies beside it"),
+    "unlabelled test": (
+        ("train/a", "train/b", "test"),
+        ALONE + "{f}/test has no class folders, so its pictures have no labels",
     ),
     "test beside the classes": (
-        lambda f: (fill(f, {"a": 3, "b": 3}), fill(f / "test", {"a": 3, "b": 3})),
-        ValueError,
-        "{f}/test holds folders, so it is a part and no class: beside train/ goes a validation/ or a test/, and "
-        "beside these a train/, each with one sub-folder a class; to have all parts split off, name the folder of "
-        "classes itself",
+        ("a", "b", "test/a", "test/b"),
+        "{f} has no train/ beside test/, which holds class folders of its own: put the class folders for training into "
+        "{f}/train",
     ),
-    "two names": (two_names, ValueError, "{f}/val and {f}/validation are both the validation part: leave one"),
+    "two names": (
+        ("train/a", "val/a", "dev/a"),
+        "{f}/dev and {f}/val are both the validation part: rename one of them",
+    ),
     "new class": (
-        only_in_test,
-        ValueError,
+        ("train/a", "train/b", "test/a", "test/c"),
         "{f}/test/c is a class without a training picture: add some, or take it out",
-    ),
-    "pairs": (
-        lambda f: fill(f, {"a": 2, "b": 2}),
-        ValueError,
-        "{f} leaves no picture for validation: a class of three has one for each part",
-    ),
-    "singles": (
-        lambda f: fill(f, {"a": 1, "b": 1}),
-        ValueError,
-        "{f} leaves no picture for validation: a class of three has one for each part",
     ),
 }
 
@@ -512,19 +568,72 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.fault("a folder's layout: {layout}")
 def test_a_folder_of_another_layout_is_refused_in_a_sentence(tmp_path: Path, layout: str) -> None:
-    make, kind, sentence = LAYOUTS[layout]
-    folder = tmp_path / "set"
-    make(folder)
-    with pytest.raises(kind, match=f"^{re.escape(sentence.format(f=folder))}$"):
-        load_folder(folder)
+    paths, sentence = LAYOUTS[layout]
+    made(tmp_path / "set", *paths)
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence.format(f=tmp_path / 'set'))}$"):
+        load(f"folder:{tmp_path / 'set'}")
 
 
-@pytest.mark.fault("a folder that is not called folder:PATH")
-def test_a_folder_that_is_not_called_one_is_hinted_at(birds: Path) -> None:
-    with pytest.raises(ValueError, match=f"for the folder of that name write folder:{birds}$"):
-        load(str(birds))
-    with pytest.raises(ValueError, match=r"^folder: names no folder: write folder:PATH$"):
-        load("folder:")
+@pytest.mark.fault("a folder's counts: {numbers}")
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({"a": 3, "b": 3, "c": 0}, "{f}/c is a class without pictures: add some, or take the folder out"),
+        ({"a": 2, "b": 2}, NO_VALIDATION),
+        ({"a": 1, "b": 1}, NO_VALIDATION),
+        ({"a": 3, "b\udce9": 3}, r"{f}: the class name b\udce9 is not UTF-8: rename it"),
+    ],
+)
+def test_a_folder_with_an_odd_class_is_refused(tmp_path: Path, numbers: dict[str, int], words: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(words.format(f=tmp_path))}$"):
+        load_folder(fill(tmp_path, numbers))
+
+
+@pytest.mark.parametrize("root", ["", "val2018", "train"])
+def test_the_deepest_folders_are_the_classes(tmp_path: Path, root: str) -> None:
+    made(tmp_path / root, "Aves/2700", "Aves/2701", "Plantae/5000")
+    if root == "train":
+        made(tmp_path / "testing", "2700", "5000")
+    data = load_folder(tmp_path)
+    assert data.classes == ["2700", "2701", "5000"]
+    assert f"The classes are the deepest folders, such as {tmp_path / root / 'Aves' / '2700'}." in describe(data)
+    assert ("Without a test picture: 1 class (2701)." in describe(data)) == (root == "train")
+
+
+@pytest.mark.fault("a path that is not called folder:PATH, leads to no folder or has no such home")
+def test_a_path_that_leads_to_no_folder_is_hinted_at(birds: Path) -> None:
+    for name, kind, words in (
+        (str(birds), ValueError, rf"for the folder of that name write folder:{birds}$"),
+        ("folder:", ValueError, "^folder: names no folder: write folder:PATH$"),
+        (
+            f"folder:{birds}/no",
+            FileNotFoundError,
+            "^there is no folder .*/no: name one with a sub-folder for each class$",
+        ),
+        (
+            "folder:~nobody-here/x",
+            OSError,
+            "the home directory in ~nobody-here/x is not known: write the path without ~",
+        ),
+        (birds, TypeError, "a data set is called by its name, such as 'glyphs-lt' or 'folder:PATH', not PosixPath"),
+    ):
+        with pytest.raises(kind, match=words):
+            load(name)  # type: ignore[arg-type]
+
+
+@pytest.mark.fault("a size of pictures: {size}")
+@pytest.mark.parametrize("size", [0, -3, 1.5, None, True, "32", 10**6, 64])
+def test_a_size_that_cannot_be_is_refused(birds: Path, size: Any) -> None:
+    if size == 64:
+        assert load(f"folder:{birds}", size=np.int64(64)).test.x.shape[2:] == (64, 64)
+        with pytest.raises(
+            ValueError, match="glyphs-lt has pictures of 32 x 32 pixels: a size of 64 is for folder:PATH"
+        ):
+            load("glyphs-lt", size=size)
+        return
+    for call in (lambda: load("glyphs-lt", size=size), lambda: load_folder(birds, size=size)):
+        with pytest.raises(ValueError, match=f"size is {size!r}: it must be a whole number of pixels, from 1 to 1024"):
+            call()
 
 
 # Real photographs
@@ -581,6 +690,9 @@ def test_arrays_of_every_layout_and_kind_are_the_same_data() -> None:
         (torch.tensor(x), torch.tensor(y, dtype=torch.uint8)),
         (torch.tensor(x).permute(0, 3, 1, 2), y.tolist()),
         (x[::-1][::-1], y.astype(np.uint8)),
+        (list(x), y.astype(">i8")),
+        (list(map(torch.tensor, x)), pd.Series(y, dtype="Int64")),
+        (torch.tensor(x), pd.Series(y).astype("category")),
     ]:
         data = from_arrays("mine", train=(own_x, own_y), validation=(own_x, own_y), test=(own_x, own_y))
         assert torch.equal(data.train.x, wanted.train.x)
@@ -596,24 +708,43 @@ BAD_ARRAYS = {
     "float": (
         (X / 255, Y),
         TypeError,
-        "must be uint8, from 0 to 255, these are torch.float64; multiply what runs from 0 to 1",
+        "must be uint8, from 0 to 255, these are float64; multiply what runs from 0 to 1",
     ),
-    "int64": ((X.astype(int), Y), TypeError, "must be uint8, from 0 to 255, these are torch.int64$"),
+    "int64": ((X.astype(int), Y), TypeError, "must be uint8, from 0 to 255, these are int64$"),
     "grey": (
         (X[..., 0], Y),
         ValueError,
         r"must be \[N, H, W, 3\] or \[N, 3, H, W\], these are \[6, 8, 8\]: a grey picture",
     ),
     "which": ((X[:, :3], Y), ValueError, r"these are \[6, 3, 8, 3\]: either could be the colours"),
-    "float labels": ((X, Y / 2), TypeError, r"labels must be whole numbers \[6\], these are torch.float64 \[6\]"),
+    "float labels": ((X, Y / 2), TypeError, r"labels must be whole numbers \[6\], these are float64 \[6\]"),
     "one-hot labels": (
         (X, np.eye(2, dtype=int)[Y]),
         TypeError,
         r"labels must be whole numbers \[6\], these are .* \[6, 2\]",
     ),
-    "short labels": ((X, Y[:5]), TypeError, r"labels must be whole numbers \[6\], these are torch.int64 \[5\]"),
+    "short labels": ((X, Y[:5]), TypeError, r"labels must be whole numbers \[6\], these are int64 \[5\]"),
     "large label": ((X, Y + 1), ValueError, "labels run from 1 to 2, outside 0 to 1"),
     "negative label": ((X, Y - 1), ValueError, "labels run from -1 to 0, outside 0 to 1"),
+    "RGBA": ((X[..., [0, 1, 2, 0]], Y), ValueError, r"are \[6, 8, 8, 4\]: leave out the transparency, as x\[..., :3\]"),
+    "rows": ((X.reshape(6, -1), Y), ValueError, r"these are \[6, 192\]: reshape them, as x.reshape\(-1, 3, 32, 32\)"),
+    "sizes": (([X[0], X[1, :4]], Y[:2]), TypeError, "the pictures are no array of numbers, all of one shape"),
+    "no pair": (X, TypeError, r"mine test: give a pair \(pictures, labels\)"),
+    "text": (
+        (X, Y.astype(str)),
+        TypeError,
+        r"these are <U21 \[6\]; np.unique\(labels, return_inverse=True\)\[1\] numbers",
+    ),
+    "category": (
+        (X, pd.Series(list("ababab"), dtype="category")),
+        TypeError,
+        r"np.unique\(labels, return_inverse=True",
+    ),
+    "wild label": (
+        (X, Y.astype(np.uint64) - 1),
+        ValueError,
+        "mine test: the label 18446744073709551615 is no class number",
+    ),
     "nothing": ((X[:0], Y[:0]), ValueError, "mine test: there are no pictures"),
     "other size": ((X[:, :6], Y), ValueError, r"the pictures of all parts must have one size \(H, W\), these have"),
 }
@@ -627,12 +758,29 @@ def test_other_arrays_are_refused_in_a_sentence(kind: str) -> None:
         from_arrays("mine", train=(X, Y), validation=(X, Y), test=pair)
 
 
-@pytest.mark.fault("arrays that lack a class, or hold one")
-def test_arrays_without_a_class_or_with_one_are_refused() -> None:
-    with pytest.raises(ValueError, match="no training picture of c"):
-        from_arrays("mine", train=(X, Y), validation=(X, Y), test=(X, Y), classes=["a", "b", "c"])
-    with pytest.raises(ValueError, match="has 1 classes"):
-        from_arrays("mine", train=(X, Y * 0), validation=(X, Y * 0), test=(X, Y * 0))
+@pytest.mark.fault("arrays with odd classes: {labels}, {classes}")
+@pytest.mark.parametrize(
+    ("labels", "classes", "error", "words"),
+    [
+        (Y, ["a", "b", "c"], ValueError, "no training picture of c"),
+        (Y * 0, None, ValueError, "has 1 class: recognition needs two or more"),
+        (Y * 2**40, None, ValueError, "mine train: labels run from 0 to 1099511627776: they must be 0 to C-1"),
+        (Y - 1, None, ValueError, "mine train: labels run from -1 to 0: they must be 0 to C-1"),
+        (Y, ["a", "a"], ValueError, "two classes are called a: every class needs a name of its own"),
+        (Y, ["a", None], TypeError, "class names must be text, None is none"),
+        (Y, ["a", "\udce9"], ValueError, r"the class name \\udce9 is not UTF-8"),
+    ],
+)
+def test_arrays_with_odd_classes_are_refused(labels: Any, classes: Any, error: type, words: str) -> None:
+    with pytest.raises(error, match=words):
+        from_arrays("mine", train=(X, labels), validation=(X, labels), test=(X, labels), classes=classes)
+
+
+@pytest.mark.parametrize("classes", [np.unique([30, 10]), torch.tensor([10, 30]), pd.Series([10, 30]), ["10", "30"]])
+def test_class_names_that_are_numbers_become_text(classes: Any) -> None:
+    data = from_arrays("mine", train=(X, Y), validation=(X, Y), test=(X, Y), classes=classes)
+    assert data.classes == ["10", "30"]
+    assert all(type(name) is str for name in data.classes)
 
 
 @pytest.mark.fault("a checkpoint of other arrays of that name")

@@ -4,24 +4,28 @@ import os
 from pathlib import Path
 
 from mbib_core.data.cifar import cifar100_lt
-from mbib_core.data.folders import load_folder
+from mbib_core.data.folders import SIDE, checked_size, load_folder
 from mbib_core.data.glyphs import glyphs_lt
 from mbib_core.data.longtailed import (
     Images,
     LongTailed,
+    also_in,
     channel_statistics,
+    describe,
     first_of_each_class,
     from_arrays,
     long_tailed_counts,
     long_tailed_indices,
     shots,
 )
-from mbib_core.files import cache_folder
+from mbib_core.files import cache_folder, expand
 
 __all__ = [
     "Images",
     "LongTailed",
+    "also_in",
     "channel_statistics",
+    "describe",
     "first_of_each_class",
     "from_arrays",
     "load",
@@ -34,25 +38,39 @@ __all__ = [
 NAMES = ("glyphs-lt", "cifar100-lt", "folder:PATH")
 
 
-def load(name: str, *, imbalance: float = 100, root: str | Path | None = None, size: int = 32) -> LongTailed:
+def load(
+    name: str, *, imbalance: float = 100, root: str | Path | None = None, size: int = SIDE, skip_broken: bool = False
+) -> LongTailed:
     """The long-tailed data set `name`: "glyphs-lt" (embedded), "cifar100-lt", or "folder:PATH".
 
-    A folder is read by `folders.load_folder` at `size` pixels a side; a relative PATH starts from `root`, where it is
-    given, and `imbalance` does not apply: the folder's own counts are the long tail.
+    A folder is read by `folders.load_folder` at `size` pixels a side, without its broken files if `skip_broken`; a
+    relative PATH starts from `root`, if given. `imbalance` does not apply: the folder's own counts are the long tail.
 
-    `root` is the folder that holds (or gets) `cifar-100-python`, torchvision's layout; without it $MBIB_DATA or the
-    user's cache folder. Validation pictures come from outside the training set: for CIFAR-100-LT all training
-    pictures of CIFAR-100 that the long-tailed set leaves unused (class 0 has none).
-    Raises ValueError on an unknown name or imbalance, FileNotFoundError if the data are missing and cannot be
-    downloaded, ValueError if a file is not the published one.
+    For CIFAR-100-LT `root` is the folder that holds (or gets) `cifar-100-python`, torchvision's layout; without it
+    $MBIB_DATA or the user's cache folder. Its validation pictures are all training pictures of CIFAR-100 that the
+    long-tailed set leaves unused (class 0 has none).
+    Raises ValueError on an unknown name, imbalance or size, FileNotFoundError if the data are missing and cannot be
+    downloaded, ValueError if a file is not the published one, OSError if a ~ leads to no home directory.
     """
-    if name == "glyphs-lt":
-        return glyphs_lt(imbalance)
-    if name == "cifar100-lt":
-        return cifar100_lt(imbalance, Path(root or os.environ.get("MBIB_DATA") or cache_folder() / "data"))
+    if not isinstance(name, str):
+        raise TypeError(f"a data set is called by its name, such as 'glyphs-lt' or 'folder:PATH', not {name!r}")
+    size = checked_size(size)
     if name.startswith("folder:"):
         if name == "folder:":
             raise ValueError("folder: names no folder: write folder:PATH")
-        return load_folder(Path(root or "") / Path(name.removeprefix("folder:")).expanduser(), size=size)
-    hint = f"; for the folder of that name write folder:{name}" if Path(name).is_dir() else ""
-    raise ValueError(f"no data set is called {name!r}: there are {', '.join(NAMES)}{hint}")
+        path = expand(root or "") / expand(name.removeprefix("folder:"))
+        return load_folder(path, size=size, skip_broken=skip_broken)
+    if name not in NAMES:
+        hint = f"; for the folder of that name write folder:{name}" if Path(name).is_dir() else ""
+        raise ValueError(f"no data set is called {name!r}: there are {', '.join(NAMES)}{hint}")
+    if size != SIDE:
+        raise ValueError(f"{name} has pictures of {SIDE} x {SIDE} pixels: a size of {size} is for folder:PATH alone")
+    try:
+        imbalance = float(imbalance)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"imbalance is {imbalance!r}: it must be a number, the largest count over the smallest"
+        ) from None
+    if name == "glyphs-lt":
+        return glyphs_lt(imbalance)
+    return cifar100_lt(imbalance, expand(root or os.environ.get("MBIB_DATA") or cache_folder() / "data"))

@@ -2,9 +2,12 @@
 
 import hashlib
 import pickle
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+from filelock import FileLock
 
 from mbib_core.data.longtailed import Images, LongTailed, long_tailed_indices
 
@@ -16,6 +19,7 @@ CIFAR100_MD5 = {
 
 
 def cifar100_lt(imbalance: float, root: Path) -> LongTailed:
+    """CIFAR-100-LT from `root`/cifar-100-python, which is downloaded if it is missing. Raises as `data.load` does."""
     folder = root / "cifar-100-python"
     if not folder.is_dir():
         _download_cifar100(root)
@@ -37,23 +41,32 @@ def _cifar100_images(folder: Path, part: str) -> Images:
 def _published_pickle(file: Path) -> dict:
     """The content of a CIFAR-100 file; its MD5 is checked first, since unpickling runs what a file says."""
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: delete {file.parent} to download CIFAR-100 again")
+        raise FileNotFoundError(f"{file} is missing: move {file.parent} aside to download CIFAR-100 again")
     content = file.read_bytes()
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != CIFAR100_MD5[file.name]:
         raise ValueError(
             f"{file} is not the published CIFAR-100 file (its MD5 differs: cut short or changed), so it was not "
-            f"opened; delete {file.parent} to download it again"
+            f"opened; move {file.parent} aside to download it again"
         )
     return pickle.loads(content, encoding="latin1")
 
 
 def _download_cifar100(root: Path) -> None:
+    """Downloads and unpacks CIFAR-100, once however many processes want it; `cifar-100-python` appears whole."""
     from torchvision.datasets import CIFAR100
     from torchvision.datasets.utils import download_and_extract_archive
 
-    print(f"CIFAR-100 is not in {root}: downloading 169 MB from {CIFAR100.url}")
+    folder = root / "cifar-100-python"
     try:
-        download_and_extract_archive(CIFAR100.url, str(root), md5=CIFAR100.tgz_md5)
+        root.mkdir(parents=True, exist_ok=True)
+        lock = root / ".cifar-100-python.lock"
+        with FileLock(lock), TemporaryDirectory(prefix=".cifar-100-", dir=root) as aside:
+            if not folder.is_dir():  # else another process made it, while this one waited
+                print(f"CIFAR-100 is not in {root}: downloading 169 MB from {CIFAR100.url}")
+                download_and_extract_archive(CIFAR100.url, str(root), aside, md5=CIFAR100.tgz_md5)
+                (Path(aside) / folder.name).rename(folder)
+            with suppress(OSError):  # Windows removes it itself
+                lock.unlink()
     except (OSError, RuntimeError) as error:
         raise FileNotFoundError(
             f"CIFAR-100 is not in {root} and could not be downloaded ({error}). Get cifar-100-python.tar.gz from "

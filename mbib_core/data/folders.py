@@ -1,13 +1,18 @@
 """A long-tailed data set from a folder of pictures: which file is in which part, and how a file becomes a picture."""
 
 import hashlib
+import operator
+import os
+import re
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +20,27 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from mbib_core.data.longtailed import Images, LongTailed
+from mbib_core.data.longtailed import Images, LongTailed, check_names, counted, listed
+from mbib_core.files import expand
 
 SIDE = 32  # pixels a side that the CIFAR ResNets take
-PARTS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
-CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")  # hidden files of other systems, beside those that start with a dot
+LARGEST_SIDE = 1024
+LARGEST_PICTURE = 50_000_000  # pixels that are decoded: 0.4 GB at most, for each of the workers
+WORKERS = min(4, os.cpu_count() or 1)
+PARTS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "val", "valid", "validate", "dev", "eval"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+# Files and folders that systems and programs leave, beside those that start with a dot.
+CLUTTER = ("thumbs.db", "desktop.ini", "__macosx", "@eadir", "__pycache__")
+NO_PICTURES = re.compile(  # suffixes
+    r"\.(7z|aae|avi|csv|db|docx?|gz|html?|ini|ipynb|jsonl?|lnk|log|mat|md|mov|mp4|np[yz]|parquet|pdf|pkl|pth?|py|rar|rst|"
+    r"sh|svg|tar|tsv|txt|xlsx?|xml|ya?ml|zip)",
+    re.IGNORECASE,
+)
+TABLES = (".csv", ".tsv", ".parquet", ".xls", ".xlsx")
+HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 
 
 class Refused(ValueError):
@@ -36,43 +57,58 @@ class File(NamedTuple):
     pixels: UInt8[np.ndarray, "3 h w"] = np.zeros((3, 0, 0), np.uint8)
 
 
-def load_folder(path: str | Path, *, size: int = SIDE) -> LongTailed:
+class Folder(NamedTuple):
+    """What lies in a folder, `depth` levels below the one that was named, apart from its sub-folders."""
+
+    path: Path
+    depth: int
+    pictures: list[Path]
+    others: list[Path]
+
+
+def load_folder(path: str | Path, *, size: int = SIDE, skip_broken: bool = False) -> LongTailed:
     """The pictures in the folder `path`, one sub-folder a class; the folder's own counts are the long tail.
 
-    Class names are the sub-folders' names, sorted. Hidden files are passed over. If the folder holds `train` beside
-    `validation` (or `val`) or `test`, these are the parts, each with one sub-folder a class. A part that is not there
+    Class names are the sub-folders' names, sorted. If the pictures lie deeper, all at one depth and in folders of
+    different names (Aves/2700, Plantae/5000), the deepest folders are the classes. Hidden files are passed over, and
+    files that are no pictures by their suffix are left out. If the folder holds `train` beside `validation` (or `val`,
+    `valid`, `dev`, `eval`) or `test`, these are the parts, each with one sub-folder a class. A part that is not there
     is split off the training pictures of each class: `held_out` says how many. Which ones is decided by a hash of the
     files' bytes: it stays the same on every machine and when a file is renamed, an added picture moves at most one
     other across each border, and copies of a file stay together. Each picture is read by `read_picture`.
 
     The pictures are `size` pixels a side. The networks are made for 32; they take others, at 224 for 49 times the
-    multiply-adds and the memory.
+    multiply-adds and the memory. With `skip_broken` broken pictures are left out and named.
 
-    The data set's `fingerprint` changes when a picture, a class or a part changes. A line on stderr says if the same
-    file lies in two parts, or if something beside the class folders was left out.
-    Raises FileNotFoundError if there is no such folder, ValueError with a sentence if it has fewer than two classes,
-    a class without training pictures, a file that is no whole picture, or nothing to test or validate on.
+    The data set's `fingerprint` changes when a picture, a class or a part changes. Lines on stderr say what was left
+    out, and which file lies in two parts or under two class names.
+    Raises FileNotFoundError if there is no such folder, OSError if one cannot be read, ValueError with a sentence if
+    it is laid out in another way, has fewer than two classes, a class without training pictures, a file that is no
+    whole picture, or nothing to test or validate on.
     """
-    root = Path(path).expanduser()
+    size, root = checked_size(size), expand(path)
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root.absolute()}: name one with a sub-folder for each class")
-    files = _read(list(_files(root)), size)
-    files = list(_split(files))
-    _warn_of_leaks(root, files)
+    name = f"folder:{root.resolve().name}"
+    check_names("the folder's own name", [name])
+    files, notes = _files(root)
+    check_names(str(root), sorted({file.label for file in files}))
+    files, broken = _read(root, files, size, skip_broken)
+    if broken:
+        notes += [f"Left out as broken: {counted(broken, 'file')}."]
+    missing = [part for part in ("test", "validation") if all(file.part != part for file in files)]
+    if missing:
+        notes += [f"Split off the training pictures, 15 % of each class: {' and '.join(missing)}."]
+    files = list(_split(files, missing))
+    _warn_of_copies(root, files)
     classes = sorted({file.label for file in files})
     for part in ("validation", "test"):
         if all(file.part != part for file in files):
             raise ValueError(f"{root} leaves no picture for {part}: a class of three has one for each part")
     train, validation, test = (_images(files, part, classes, size) for part in ("train", "validation", "test"))
     content = sorted((str(file.part), file.label, file.digest) for file in files)
-    return LongTailed(
-        f"folder:{root.resolve().name}",
-        train,
-        validation,
-        test,
-        classes,
-        fingerprint=hashlib.sha256(repr((size, content)).encode()).hexdigest()[:8],
-    )
+    fingerprint = hashlib.sha256(repr((size, content)).encode()).hexdigest()[:8]
+    return LongTailed(name, train, validation, test, classes, fingerprint=fingerprint, notes=tuple(notes))
 
 
 def held_out(n: int, missing: Iterable[str] = ("test", "validation")) -> dict[str, int]:
@@ -91,22 +127,25 @@ def read_picture(content: bytes, size: tuple[int, int] = (SIDE, SIDE)) -> UInt8[
     """The picture in the bytes of a file of any format that Pillow knows, as `size` (height, width).
 
     Turned as its EXIF tag says, cut to its largest centred piece of the right shape, resized with antialiasing.
-    Grey becomes RGB, 16-bit grey is scaled by its full range, what is transparent is laid on white, of an animation the
-    first frame is taken. Raises Refused if there is no such picture.
+    Grey becomes RGB, 12- and 16-bit grey is scaled by its full range, what is transparent is laid on white, of an
+    animation the first frame is taken. HEIC needs pillow-heif. Raises Refused if there is no such picture.
     """
-    height, width = size
+    height, width = (checked_size(side) for side in size)
     try:
-        file = Image.open(BytesIO(content))
+        file = _opened(content)
         if file.format == "EPS":
             raise Refused("is a program that draws a picture (EPS): save it as PNG or JPEG")
         file.draft("RGB", (4 * width, 4 * height))  # a large JPEG is decoded at a fraction of its size
-        picture = ImageOps.fit(_rgb(ImageOps.exif_transpose(file)), (width, height), Image.Resampling.BICUBIC)
-    except Refused:
+        if file.width * file.height > LARGEST_PICTURE:
+            raise Image.DecompressionBombError
+        bits = _bits(file)
+        ImageOps.exif_transpose(file, in_place=True)
+        picture = ImageOps.fit(_rgb(file, bits), (width, height), Image.Resampling.BICUBIC)
+    except (Refused, MemoryError):
         raise
-    except UnidentifiedImageError:
-        raise Refused("is no picture, or of a format that Pillow cannot read") from None
-    except Image.DecompressionBombError:
-        raise Refused("has too many pixels to be opened safely") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        limit = f"more than {LARGEST_PICTURE // 10**6} million"
+        raise Refused(f"has too many pixels to be opened safely ({limit}): make it smaller") from None
     except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error, IndexError ...
         raise Refused(f"is a broken picture ({error})") from None
     return np.asarray(picture).transpose(2, 0, 1).copy()
@@ -120,70 +159,170 @@ def read_file(path: Path, size: tuple[int, int] = (SIDE, SIDE)) -> tuple[UInt8[n
         content = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from None
+    if not content:
+        raise ValueError(f"{path} is empty")
     try:
         return read_picture(content, size), hashlib.sha256(content).hexdigest()
     except Refused as reason:
         raise ValueError(f"{path} {reason}") from None
 
 
+def checked_size(size: Any) -> int:
+    """`size` as a whole number of pixels a side. Raises ValueError if it is none, or out of a network's range."""
+    with suppress(TypeError):
+        if not isinstance(size, bool) and 1 <= operator.index(size) <= LARGEST_SIDE:
+            return operator.index(size)
+    raise ValueError(f"a picture's size is {size!r}: it must be a whole number of pixels, from 1 to {LARGEST_SIDE}")
+
+
 def visible(folder: Path) -> list[Path]:
-    """What lies in `folder`, sorted, without hidden files."""
-    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in CLUTTER)
+    """What lies in `folder`, sorted, without hidden files. Raises OSError with a sentence if it cannot be read."""
+    try:
+        inside = list(folder.iterdir())
+    except OSError as error:
+        raise OSError(f"the folder {folder} cannot be read ({error.strerror}): change who may read it") from None
+    return sorted(p for p in inside if not p.name.startswith(".") and p.name.lower() not in CLUTTER)
 
 
-def _files(root: Path) -> Iterator[File]:
-    """Every file of every class. Raises ValueError if the folder is not laid out as it should be."""
+def _files(root: Path) -> tuple[list[File], list[str]]:
+    """Every file of every class, and what is to be said of the layout. Raises ValueError if it is not known."""
+    folders = [p for p in visible(root) if p.is_dir()]
+    named = {p: PARTS[p.name.lower()] for p in folders if p.name.lower() in PARTS}
     parts: dict[str, Path] = {}
-    for folder in visible(root):
-        part = PARTS.get(folder.name.lower())
-        if part and folder.is_dir() and any(p.is_dir() for p in visible(folder)):  # a class may be called "train"
+    for folder, part in named.items():
+        if any(p.is_dir() for p in visible(folder)):  # a class may be called "train"
             if part in parts:
-                raise ValueError(f"{parts[part]} and {folder} are both the {part} part: leave one")
+                raise ValueError(f"{parts[part]} and {folder} are both the {part} part: rename one of them")
             parts[part] = folder
-    if "train" not in parts or len(parts) == 1:
-        if parts:
-            first = next(iter(parts.values()))
-            raise ValueError(
-                f"{first} holds folders, so it is a part and no class: beside train/ goes a validation/ or a "
-                f"test/, and beside these a train/, each with one sub-folder a class; to have all parts split off, "
-                f"name the folder of classes itself"
-            )
-        yield from _class_files(root, None)
-        return
+    if not parts:
+        if len(named) == len(folders) and "train" in named.values():
+            raise ValueError(_without_classes(next(p for p in named if named[p] == "train"), root))
+        return _class_files(root, None)
+    if "train" not in parts:
+        first = next(iter(parts.values()))
+        raise ValueError(
+            f"{root} has no train/ beside {first.name}/, which holds class folders of its own: put the class folders "
+            f"for training into {root / 'train'}"
+        )
+    if len(parts) == 1:
+        flat = [p for p in named if p not in parts.values()]
+        why = f"{flat[0]} has no class folders, so its pictures have no labels" if flat else "no test/ lies beside it"
+        raise ValueError(
+            f"write folder:{parts['train']} to train on it alone, with a validation and a test part split off its "
+            f"pictures: {why}"
+        )
     _say_left_out(root, [p for p in visible(root) if p not in parts.values()])
-    known = {p.name for p in visible(parts["train"])}
+    whole = len(parts) == 3
+    files, notes = _class_files(parts.pop("train"), "train" if whole else None, inside_part=True)
+    known = {file.label for file in files}
     for part, folder in parts.items():
-        extra = [p for p in visible(folder) if p.is_dir() and p.name not in known]
-        if extra:
-            raise ValueError(f"{extra[0]} is a class without a training picture: add some, or take it out")
-        whole = part != "train" or len(parts) == 3
-        yield from _class_files(folder, part if whole else None)
+        held, _ = _class_files(folder, part, inside_part=True)
+        if extra := [file for file in held if file.label not in known]:
+            raise ValueError(f"{extra[0].path.parent} is a class without a training picture: add some, or take it out")
+        files += held
+    return files, notes
 
 
-def _class_files(folder: Path, part: str | None) -> Iterator[File]:
-    for own in _class_folders(folder, least=1 if part in ("validation", "test") else 2):
-        inside = visible(own)
-        if not inside and part in (None, "train"):
-            raise ValueError(f"{own} is a class without pictures: add some, or take the folder out")
-        for path in inside:
-            if path.is_dir():
-                raise ValueError(f"{path} is a folder within a class: put its pictures into {own} itself")
-            yield File(path, own.name, part)
+def _class_files(folder: Path, part: str | None, inside_part: bool = False) -> tuple[list[File], list[str]]:
+    """The files of the class folders in `folder`, and what is to be said of them."""
+    top, *below = _tree(folder)
+    holders = [own for own in below if own.pictures]
+    depth = _depth_of_classes(folder, holders, inside_part) if holders else 1
+    classes = [own for own in below if own.depth == depth and (own.pictures or depth == 1)]
+    if not classes:
+        raise ValueError(_without_classes(folder, folder))
+    trained = part in (None, "train")
+    if len(classes) == 1 and trained:
+        if any(p.suffix.lower() in TABLES for p in top.others):
+            raise ValueError(_without_classes(classes[0].path, folder))
+        raise ValueError(f"{folder} has one class, {classes[0].path.name}: recognition needs two or more sub-folders")
+    if trained and (empty := [own.path for own in classes if not own.pictures]):
+        raise ValueError(f"{empty[0]} is a class without pictures: add some, or take the folder out")
+    taken = {own.path for own in classes}
+    above = {parent for path in taken for parent in path.parents}
+    unused = [own.path for own in below if own.path not in taken and own.path not in above]
+    _say_left_out(folder, [*top.pictures, *(p for own in (top, *below) for p in own.others), *unused])
+    _say_hidden(folder)
+    said = [f"The classes are the deepest folders, such as {classes[0].path}."] if depth > 1 else []
+    return [File(path, own.path.name, part) for own in classes for path in own.pictures], said
 
 
-def _class_folders(folder: Path, least: int = 2) -> list[Path]:
-    inside = visible(folder)
-    folders = [p for p in inside if p.is_dir()]
-    if not folders:
-        raise ValueError(f"{folder} has no sub-folders: make one for each class, named after it, and sort the pictures")
-    if len(folders) < least:
-        raise ValueError(f"{folder} has one class, {folders[0].name}: recognition needs two or more sub-folders")
-    _say_left_out(folder, [p for p in inside if p not in folders])
-    return folders
+def _tree(folder: Path, depth: int = 0, above: tuple[Path, ...] = ()) -> Iterator[Folder]:
+    """`folder` and all below it, but links back to a folder above, and `tmp` within a class."""
+    inside, above = visible(folder), (*above, folder.resolve())
+    pictures: list[Path] = []
+    others: list[Path] = []
+    folders: list[Path] = []
+    for path in inside:
+        if path.is_dir():
+            (others if depth and path.name.lower() == "tmp" else folders).append(path)
+        else:
+            (others if _is_no_picture(path) else pictures).append(path)
+    yield Folder(folder, depth, pictures, others)
+    for path in folders:
+        if path.resolve() not in above:
+            yield from _tree(path, depth + 1, above)
 
 
-def _read(files: list[File], size: int) -> list[File]:
-    """The files with their pixels and digests. Raises ValueError that names those that are broken, twenty at most."""
+def _is_no_picture(path: Path) -> bool:
+    """By its suffix, and because Pillow agrees."""
+    if not NO_PICTURES.fullmatch(path.suffix) and path.name.lower() != "tmp":
+        return False
+    try:
+        Image.open(path).close()
+    except Exception:  # as in `read_picture`
+        return True
+    return False
+
+
+def _depth_of_classes(folder: Path, holders: list[Folder], inside_part: bool) -> int:
+    """How deep the class folders lie in `folder`. Raises ValueError with what to name instead if that is open."""
+    depths = {own.depth for own in holders}
+    parents = Counter(own.path.parent for own in holders)
+    most, n = parents.most_common(1)[0]
+    for own in holders:
+        if outer := next((other.path for other in holders if other.path in own.path.parents), None):
+            raise ValueError(
+                f"{own.path} holds pictures inside the class folder {outer}: if {own.path.name} is a class of its own, "
+                f"put that folder beside {outer.name}; to leave it out, begin its name with a dot"
+            )
+    if depths == {1}:
+        return 1
+    guess = f"did you mean folder:{most}?" if most != folder and n > 1 else "all class folders must lie at one depth"
+    if len(depths) > 1:
+        low, high = (pick(holders, key=lambda own: own.depth).path for pick in (min, max))
+        raise ValueError(f"{folder} has pictures at different depths, in {low} and in {high}: {guess}")
+    above = {parent.parent for parent in parents}
+    if len(above) == 1 and all(parent.name.lower() in PARTS for parent in parents):
+        raise ValueError(f"the pictures in {folder} lie deeper: did you mean folder:{above.pop()}?")
+    if len(parents) == 1 and not inside_part:
+        if n == 1:
+            raise ValueError(_without_classes(holders[0].path, folder))
+        raise ValueError(f"the pictures in {folder} lie deeper: {guess}")
+    twins = [name for name, k in Counter(own.path.name for own in holders).items() if k > 1]
+    if twins:
+        first, second, *_ = (own.path for own in holders if own.path.name == twins[0])
+        raise ValueError(
+            f"{first} and {second} have the same name, so it is open which folders are the classes: {guess}"
+        )
+    return depths.pop()
+
+
+def _without_classes(pictures: Path, folder: Path) -> str:
+    """What to say where no folder says which class a picture is of."""
+    tables = [p for f in (folder, pictures) for p in visible(f) if p.suffix.lower() in TABLES]
+    if tables:
+        return (
+            f"{pictures} has no class folders, and labels are read from folder names alone, not from {tables[0].name}: "
+            f"copy each picture into a folder named after its label, or load them yourself and give them to "
+            f"mbib_core.data.from_arrays"
+        )
+    return f"{pictures} has no class folders: make one for each class, named after it, and copy its pictures there"
+
+
+def _read(root: Path, files: list[File], size: int, skip_broken: bool) -> tuple[list[File], int]:
+    """The files with their pixels and digests, and how many were broken. Raises ValueError that names those, twenty at
+    most, unless they are to be left out."""
 
     def read(file: File) -> File | str:
         try:
@@ -192,20 +331,25 @@ def _read(files: list[File], size: int) -> list[File]:
             return str(error)
         return file._replace(pixels=pixels, digest=digest)
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(WORKERS) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a limit of our own is lower, but for JPEG
         found = list(tqdm(pool.map(read, files), "reading", len(files), unit="picture", disable=None, delay=2))
-    broken = [f for f in found if isinstance(f, str)]
-    if len(broken) == 1:
-        raise ValueError(f"{broken[0]}: repair it or take it out")
+    whole, broken = [f for f in found if isinstance(f, File)], [f for f in found if isinstance(f, str)]
+    more = f"\n  and {len(broken) - 20} more" if len(broken) > 20 else ""
+    if broken and not skip_broken:
+        if len(broken) == 1:
+            raise ValueError(f"{broken[0]}; repair or remove it, or leave it out with --skip-broken")
+        head = f"{len(broken)} files to repair or remove, or to leave out with --skip-broken:"
+        raise ValueError("\n  ".join([head, *broken[:20]]) + more)
+    if lost := sorted({file.label for file in files} - {file.label for file in whole}):
+        raise ValueError(f"{root}: all pictures of {listed(lost)} are broken")
     if broken:
-        more = f"\n  and {len(broken) - 20} more" if len(broken) > 20 else ""
-        raise ValueError("\n  ".join([f"{len(broken)} files to repair or take out:", *broken[:20]]) + more)
-    return [f for f in found if isinstance(f, File)]
+        _warn("\n  ".join([f"left out as broken, {counted(len(broken), 'file')}:", *broken[:20]]) + more)
+    return whole, len(broken)
 
 
-def _split(files: list[File]) -> Iterator[File]:
-    """The files, those without a part given one."""
-    missing = [part for part in ("test", "validation") if all(file.part != part for file in files)]
+def _split(files: list[File], missing: list[str]) -> Iterator[File]:
+    """The files, those without a part given one, of `missing` or train."""
     by_class: dict[str, set[str]] = {}
     for file in files:
         if file.part is None:
@@ -227,34 +371,84 @@ def _images(files: list[File], part: str, classes: list[str], size: int) -> Imag
     return Images(torch.from_numpy(x), torch.tensor([number[file.label] for file in own], dtype=torch.int64))
 
 
-def _warn_of_leaks(root: Path, files: list[File]) -> None:
-    parts = Counter(digest for digest, _ in {(file.digest, file.part) for file in files})
-    leaks = {file.digest: file.path for file in files if parts[file.digest] > 1}
+def _warn_of_copies(root: Path, files: list[File]) -> None:
+    """Says which file lies in two parts, or under two class names."""
+    by_digest: dict[str, list[File]] = {}
+    for file in files:
+        by_digest.setdefault(file.digest, []).append(file)
+    leaks = [own for own in by_digest.values() if len({file.part for file in own}) > 1]
     if leaks:
         _warn(
-            f"{len(leaks)} pictures lie in two parts of {root}, as {next(iter(leaks.values()))} does: what was trained "
-            f"on is no test"
+            f"in two parts of {root}: {counted(len(leaks), 'picture')}, such as {leaks[0][-1].path}; a picture that "
+            f"was trained on is no test"
+        )
+    disputed = [own for own in by_digest.values() if len({file.label for file in own}) > 1]
+    if disputed:
+        one = disputed[0][0]
+        other = next(file.path for file in disputed[0] if file.label != one.label)
+        _warn(
+            f"under two class names in {root}: {counted(len(disputed), 'picture')}, such as {one.path} and {other}; "
+            f"keep the one whose class is right"
         )
 
 
 def _say_left_out(folder: Path, left: list[Path]) -> None:
     if left:
-        names = ", ".join(p.name for p in left[:3]) + (" ..." if len(left) > 3 else "")
-        _warn(f"{len(left)} things beside the class folders of {folder} are left out: {names}")
+        names = listed([str(p.relative_to(folder)) for p in left], 3)
+        _warn(f"left out of {folder}, as no pictures in a class folder: {names}")
+
+
+def _say_hidden(folder: Path) -> None:
+    known = Image.registered_extensions()
+    hidden = []
+    for own in folder.iterdir():
+        with suppress(OSError):
+            if own.name.startswith(".") and any(p.suffix.lower() in known for p in own.iterdir()):
+                hidden.append(own.name)
+    if hidden:
+        _warn(f"left out of {folder}, since their names begin with a dot: {listed(sorted(hidden))}")
 
 
 def _warn(words: str) -> None:
     print(f"mbib: warning: {words}", file=sys.stderr)
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
+def _opened(content: bytes) -> Image.Image:
+    heic = content[4:12] in HEIC
+    if heic:
+        with suppress(ImportError):
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+    try:
+        return Image.open(BytesIO(content))
+    except UnidentifiedImageError:
+        if heic:
+            raise Refused("is HEIC, which needs pillow-heif: pip install pillow-heif") from None
+        raise Refused("is no picture, or of a format that Pillow cannot read") from None
+
+
+def _bits(file: Image.Image) -> int:
+    """The bits of a grey pixel of more than eight. Raises Refused if its range is not known."""
+    depth, signed = 16, False
+    if file.format == "TIFF":
+        depth, signed = file.tag_v2.get(258, (1,))[0], file.tag_v2.get(339, (1,))[0] == 2  # type: ignore[attr-defined]
+    elif file.mode == "I" and file.format not in ("PNG", "PPM"):  # these keep 16 bits in 32
+        depth = 32
+    if file.mode == "F" or (file.mode.startswith("I") and (depth > 16 or signed)):
+        raise Refused("has pixels of no known range (32 bits, or signed): save it with 8 or 16 bits")
+    return depth
+
+
+def _rgb(picture: Image.Image, bits: int) -> Image.Image:
     """Any of Pillow's modes as RGB."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        values = np.asarray(picture)
-        if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise Refused("has pixels of no known range (32 bits): save it with 8 or 16 bits")
-        picture = Image.fromarray((values // 256).astype(np.uint8))
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("RGB")
+    if picture.mode.startswith("I"):
+        picture = Image.fromarray((np.asarray(picture) >> (bits - 8)).astype(np.uint8))
+    if picture.mode not in ("RGBA", "LA", "PA", "La", "RGBa") and "transparency" not in picture.info:
+        return picture.convert("RGB")
+    whole = Image.new("RGB", picture.size)
+    for top in range(0, picture.height, 256):  # in bands: four copies of a large picture would fill the memory
+        band = picture.crop((0, top, picture.width, min(top + 256, picture.height))).convert("RGBA")
+        white = Image.new("RGBA", band.size, "white")
+        whole.paste(Image.alpha_composite(white, band).convert("RGB"), (0, top))
+    return whole

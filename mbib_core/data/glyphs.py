@@ -46,6 +46,7 @@ DRAWS = 32  # 16-bit random numbers that stand before the noise of each picture
 
 
 def glyphs_lt(imbalance: float) -> LongTailed:
+    """Glyphs-LT with the largest class `imbalance` times the smallest. Raises ValueError as `counts` does."""
     arrays = splits(imbalance)
     train, validation, test = (Images(*map(torch.from_numpy, arrays[part])) for part in ("train", "validation", "test"))
     return LongTailed("glyphs-lt", train, validation, test, list(CLASSES), flip=False)
@@ -59,7 +60,7 @@ def counts(imbalance: float = 100) -> Int64[np.ndarray, " C"]:
     """
     if not 1 <= imbalance <= LARGEST:
         raise ValueError(f"the imbalance factor of Glyphs-LT must lie between 1 and {LARGEST}, not {imbalance}")
-    last, factor = len(CLASSES) - 1, Fraction(imbalance)
+    last, factor = len(CLASSES) - 1, Fraction(float(imbalance))
     sizes, n = [], LARGEST
     for i in range(last + 1):
         bound = LARGEST**last * factor.denominator**i

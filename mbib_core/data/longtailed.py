@@ -1,8 +1,11 @@
 """What a long-tailed data set is: its images, counts, split and shots; and one made from your own arrays."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral, Number
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,10 +25,12 @@ class Images(NamedTuple):
 class LongTailed:
     """A long-tailed training set with validation and test pictures of the same classes.
 
-    `flip` says whether a mirrored picture is still one of its class: true of animals, not of letters. `fingerprint`
-    tells pictures of one's own apart from those that had the same name before; None for a published data set.
+    `flip` says whether a mirrored picture still shows its class: true of animals, not of letters. `fingerprint`
+    tells your own pictures apart from others of the same name; None for a published data set. `notes` are sentences
+    about how the set was made, which `describe` repeats.
     Raises ValueError or TypeError with a sentence if the pictures are not uint8 [N, 3, H, W], the labels are not
-    int64 in 0 .. C-1, there are fewer than two classes, or a class has no training picture.
+    int64 in 0 .. C-1, there are fewer than two classes, a class name is no text or occurs twice, or a class has no
+    training picture.
     """
 
     name: str
@@ -35,17 +40,19 @@ class LongTailed:
     classes: list[str]
     flip: bool = True
     fingerprint: str | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
-            raise ValueError(f"{self.name} has {len(self.classes)} classes: recognition needs two or more")
+            raise ValueError(f"{self.name} has {counted(len(self.classes), 'class')}: recognition needs two or more")
+        check_names(self.name, self.classes)
         for part in ("train", "validation", "test"):
             _check_images(f"{self.name} {part}", getattr(self, part), len(self.classes))
         empty = [self.classes[i] for i in (self.counts == 0).nonzero().flatten().tolist()]
         if empty:
             raise ValueError(
-                f"{self.name}: no training picture of {', '.join(empty[:5])}; add some, or drop the class and number "
-                f"the others anew, from 0"
+                f"{self.name}: no training picture of {listed(empty)}; add some, or drop the class and number the "
+                f"others anew, from 0"
             )
 
     @cached_property
@@ -57,6 +64,45 @@ class LongTailed:
     def shots(self) -> dict[str, Bool[Tensor, " c"]]:
         """The classes of each shot that the data set has: see `shots`."""
         return shots(self.counts)
+
+
+def describe(data: LongTailed) -> str:
+    """What is in a data set, as one paragraph: classes, counts and parts, and the pictures (the same if all their
+    pixels are) that occur twice, stand under two class names, or are in the training set and another part."""
+    counts, classes = data.counts.tolist(), data.classes
+    parts = {"training": data.train, "validation": data.validation, "test": data.test}
+    digests = {part: _digests(images.x) for part, images in parts.items()}
+    most, least = max(counts), min(counts)
+    span = f"{most} ({classes[counts.index(most)]}) to {least} ({classes[counts.index(least)]}) training pictures"
+    each = span if most > least else f"{counted(most, 'training picture')} each"
+    said = [
+        f"{data.name}: {len(classes)} classes with {each}, "
+        f"{sum(counts)} in all; {len(data.validation.y)} for validation, {len(data.test.y)} for the test.",
+        *data.notes,
+    ]
+    untested = [name for name, n in zip(classes, data.test.y.bincount(minlength=len(classes)), strict=True) if not n]
+    if untested:
+        said += [f"Without a test picture: {counted(len(untested), 'class')} ({listed(untested)})."]
+    labels: dict[bytes, set[int]] = {}
+    for part, images in parts.items():
+        for digest, label in zip(digests[part], images.y.tolist(), strict=True):
+            labels.setdefault(digest, set()).add(label)
+    disputed = [sorted(own) for own in labels.values() if len(own) > 1]
+    if disputed:
+        example = " and ".join(classes[i] for i in disputed[0])
+        said += [f"Under more than one class name: {counted(len(disputed), 'picture')} (such as {example})."]
+    copies = len(data.train.y) - len(set(zip(digests["training"], data.train.y.tolist(), strict=True)))
+    if copies:
+        said += [f"Copies of another picture of the same class: {counted(copies, 'training picture')}."]
+    for held in ("validation", "test"):
+        if shared := _shared(digests[held], digests["training"]):
+            said += [f"Also in the training set: {counted(shared, f'{held} picture')}."]
+    return " ".join(said)
+
+
+def also_in(images: Images, others: Images) -> int:
+    """How many of `images` are, pixel for pixel, among `others` too."""
+    return _shared(_digests(images.x), _digests(others.x))
 
 
 def shots(counts: Int[Tensor, " c"]) -> dict[str, Bool[Tensor, " c"]]:
@@ -98,13 +144,17 @@ def long_tailed_indices(labels: Int[Tensor, " n"], imbalance: float, *, seed: in
     """
     y = labels.numpy()
     classes = np.unique(y)
+    if not len(y):
+        raise ValueError("there are no labels to draw a long-tailed set from")
     counts = long_tailed_counts(len(y) // len(classes), len(classes), imbalance)
     random = np.random.RandomState(seed)
     chosen = []
     for label, n in zip(classes, counts, strict=True):
         positions = np.where(y == label)[0]
         if len(positions) < n:
-            raise ValueError(f"class {label} has {len(positions)} pictures, the long-tailed set wants {n} of them")
+            raise ValueError(
+                f"class {label} has {counted(len(positions), 'picture')}, the long-tailed set wants {n} of them"
+            )
         random.shuffle(positions)
         chosen.append(positions[:n])
     return torch.from_numpy(np.concatenate(chosen))
@@ -116,26 +166,35 @@ def from_arrays(
     train: tuple[Any, Any],
     validation: tuple[Any, Any],
     test: tuple[Any, Any],
-    classes: list[str] | None = None,
+    classes: Iterable[Any] | None = None,
     flip: bool = True,
 ) -> LongTailed:
-    """A data set of your own from three pairs of pictures and labels, NumPy arrays or tensors.
+    """A data set of your own from three pairs of pictures and labels: NumPy arrays, tensors or lists.
 
     Pictures are uint8 [N, H, W, 3] or [N, 3, H, W], all of one size (32 x 32 is what the networks are made for), labels
     whole numbers [N] from 0. Without `classes` the names are the numbers, up to the largest training label. Raises
     TypeError or ValueError with a sentence on anything else, and as `LongTailed` does.
     """
     pairs = {"train": train, "validation": validation, "test": test}
-    parts = {part: Images(*_own_images(f"{name} {part}", *pair)) for part, pair in pairs.items()}
+    parts = {part: _own_images(f"{name} {part}", pair) for part, pair in pairs.items()}
     sizes = {part: tuple(images.x.shape[2:]) for part, images in parts.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"{name}: the pictures of all parts must have one size (H, W), these have {sizes}")
     digest = hashlib.sha256()
     for images in parts.values():
         digest.update(images.x.numpy().tobytes() + images.y.numpy().tobytes())
-    names = [str(i) for i in range(int(parts["train"].y.max()) + 1)] if classes is None else list(classes)
+    if classes is None:
+        y = parts["train"].y
+        if not 0 <= int(y.min()) <= int(y.max()) < len(y):  # before a name is made for each number up to it
+            raise ValueError(
+                f"{name} train: labels run from {int(y.min())} to {int(y.max())}: they must be 0 to C-1, with a "
+                f"picture of each; np.unique(labels, return_inverse=True)[1] numbers them anew"
+            )
+        classes = range(int(y.max()) + 1)
+    classes = classes.tolist() if isinstance(classes, Tensor) else classes
+    names: list[Any] = [str(c) if isinstance(c, str | Number | np.generic) else c for c in classes]
     ours = parts["train"], parts["validation"], parts["test"]
-    return LongTailed(name, *ours, names, flip=flip, fingerprint=digest.hexdigest()[:8])
+    return LongTailed(str(name), *ours, names, flip=flip, fingerprint=digest.hexdigest()[:8])
 
 
 def channel_statistics(x: UInt8[Tensor, "n 3 h w"]) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
@@ -159,21 +218,77 @@ def first_of_each_class(images: Images, n: int) -> Images:
     return Images(images.x[rank < n], images.y[rank < n])
 
 
-def _own_images(what: str, x: Any, y: Any) -> tuple[UInt8[Tensor, "n 3 h w"], Int[Tensor, " n"]]:
+def counted(n: int, noun: str) -> str:
+    """1 picture, 2 pictures, 3 classes."""
+    return f"{n} {noun}" + ("" if n == 1 else "es" if noun.endswith("s") else "s")
+
+
+def listed(names: list[str], most: int = 5) -> str:
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def check_names(what: str, classes: list[str]) -> None:
+    """Raises TypeError or ValueError with a sentence if class names are no text, or two are the same."""
+    for name in classes:
+        if not isinstance(name, str):
+            raise TypeError(f"{what}: class names must be text, {name!r} is none")
+        if (printable := name.encode(errors="backslashreplace").decode()) != name:
+            raise ValueError(f"{what}: the class name {printable} is not UTF-8: rename it")
+    if twice := [name for name, n in Counter(classes).items() if n > 1]:
+        raise ValueError(f"{what}: two classes are called {listed(twice)}: every class needs a name of its own")
+
+
+def _digests(x: UInt8[Tensor, "n 3 h w"]) -> list[bytes]:
+    return [hashlib.sha256(picture.numpy().tobytes()).digest() for picture in x]
+
+
+def _shared(digests: list[bytes], others: list[bytes]) -> int:
+    known = set(others)
+    return sum(digest in known for digest in digests)
+
+
+def _own_images(what: str, pair: Any) -> Images:
     """Pictures and labels of `from_arrays` as the trainer wants them."""
-    x, y = (torch.as_tensor(v if isinstance(v, Tensor) else np.array(v)).detach().cpu() for v in (x, y))
-    if x.dtype != torch.uint8:
-        hint = "; multiply what runs from 0 to 1 by 255, round it, and convert it" if x.is_floating_point() else ""
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise TypeError(f"{what}: give a pair (pictures, labels)")
+    x, y = (_array(what, v, kind) for v, kind in zip(pair, ("pictures", "labels"), strict=True))
+    if x.dtype != np.uint8:
+        hint = "; multiply what runs from 0 to 1 by 255, round it, and convert it" if x.dtype.kind == "f" else ""
         raise TypeError(f"{what}: pictures must be uint8, from 0 to 255, these are {x.dtype}{hint}")
-    first, last = x.dim() == 4 and x.shape[1] == 3, x.dim() == 4 and x.shape[3] == 3
+    first, last = x.ndim == 4 and x.shape[1] == 3, x.ndim == 4 and x.shape[3] == 3
     if first == last:
-        reason = "either could be the colours" if first else "a grey picture needs its channel three times"
+        if first:
+            reason = "either could be the colours"
+        elif x.ndim == 4 and 4 in (x.shape[1], x.shape[3]):
+            reason = "leave out the transparency, as x[..., :3] or x[:, :3] does"
+        elif x.ndim == 3 or (x.ndim == 4 and 1 in (x.shape[1], x.shape[3])):
+            reason = "a grey picture needs its channel three times"
+        else:
+            reason = "reshape them, as x.reshape(-1, 3, 32, 32) does with rows of 3072"
         raise ValueError(f"{what}: pictures must be [N, H, W, 3] or [N, 3, H, W], these are {list(x.shape)}: {reason}")
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool or y.shape != x.shape[:1]:
-        raise TypeError(f"{what}: labels must be whole numbers [{len(x)}], these are {y.dtype} {list(y.shape)}")
+    if y.dtype.kind not in "iu" or y.shape != x.shape[:1]:
+        hint = "; np.unique(labels, return_inverse=True)[1] numbers names" if y.dtype.kind in "OUS" else ""
+        raise TypeError(f"{what}: labels must be whole numbers [{len(x)}], these are {y.dtype} {list(y.shape)}{hint}")
     if not len(y):
         raise ValueError(f"{what}: there are no pictures")
-    return (x if first else x.permute(0, 3, 1, 2)).contiguous(), y.long()
+    if int(y.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"{what}: the label {int(y.max())} is no class number: they run from 0 to C-1")
+    pixels = torch.from_numpy(x)
+    return Images((pixels if first else pixels.permute(0, 3, 1, 2)).contiguous(), torch.from_numpy(y.astype(np.int64)))
+
+
+def _array(what: str, values: Any, kind: str) -> np.ndarray:
+    """A copy as a NumPy array of this machine's byte order; whole numbers that are kept as objects become integers."""
+    try:
+        if isinstance(values, Tensor):
+            values = (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu().numpy()
+        array = np.array(values)
+        if array.dtype == object and all(isinstance(v, Integral) and not isinstance(v, bool) for v in array.flat):
+            array = array.astype(np.int64)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise TypeError(f"{what}: the {kind} are no array of numbers, all of one shape ({error})") from None
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _check_images(what: str, images: Images, classes: int) -> None:
