@@ -49,7 +49,7 @@ def read_record(path: Path) -> Record:
         digest = record.pop("digest")
         changed = digest != _digest(record)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise ValueError(f"{path} is not a whole record; delete it, and the run can be made again") from None
+        raise ValueError(f"{path} is not a whole record; restore it, or delete it and make the run again") from None
     if changed:
         raise ValueError(f"{path} was changed after the run wrote it; restore it or make the run again")
     for name, kind in (("run_id", str), ("settings", dict)):
@@ -137,7 +137,7 @@ def table(records: Iterable[Record]) -> "pd.DataFrame":
     """Accuracy in percent, one row for each run that differs in more than its seed: mean and sd over the seeds.
 
     A final run shows its test accuracy, a run for choosing its validation accuracy, in rows of their own, and so do
-    runs in another precision, whatever was asked for. A shot that the data set lacks stays empty. Raises ValueError,
+    runs in another precision, whatever was requested. A shot that the data set lacks stays empty. Raises ValueError,
     with the name of the run, on a record that lacks what a row needs.
     """
     import pandas as pd
