@@ -202,7 +202,7 @@ def _start(
     checkpoint, commit_file = _checkpoint_file(wanted.id), _commit_file(wanted.id)
     resumed = checkpoint.is_file() and commit_file.is_file()
     commit = commit_file.read_text(encoding="utf-8", errors="replace").strip() if resumed else head
-    if not _has_commit(records, commit):
+    if resumed and not _has_commit(records, commit):
         aside = checkpoint.with_suffix(f".{time.strftime('%Y%m%d-%H%M%S')}.aside")
         checkpoint.replace(aside)
         what = f"commit {commit[:12]} of {wanted.id} is gone" if commit else f"the commit of {wanted.id} is not known"
