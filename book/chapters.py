@@ -6,6 +6,7 @@
     python book/chapters.py check [NAME ...]       outputs there, no errors, short cells, alt texts
     python book/chapters.py address [OWNER/REPO]   print the repository's address, or change it everywhere
     python book/chapters.py headline               draw book/headline.png, write its words into the pages
+    python book/chapters.py compact                write the records anew as `mbib train` writes them today
 
 NAME is a chapter's file name without its ending. A second `run` on the same machine gives the same bytes.
 """
@@ -526,6 +527,19 @@ def fill(page: Path, block: str) -> None:
     page.write_text(text, encoding="utf-8", newline="\n")
 
 
+# ---------------------------------------------------------------- the records
+
+
+def compact(folder: Path = BOOK / "results") -> list[Path]:
+    """Writes every record anew with `results.write_record`; one that is damaged is refused."""
+    from mbib_core import results
+
+    paths = sorted([*folder.glob("*.json"), *folder.glob("again/*.json")])
+    return [
+        results.write_record(results.read_record(path), path.parent) for path in paths
+    ]
+
+
 # ---------------------------------------------------------------- files and the command line
 
 
@@ -594,10 +608,13 @@ def main(arguments: list[str] | None = None) -> None:
         command.add_argument("file", nargs="?", type=Path, metavar="FILE")
     commands.add_parser("address").add_argument("new", nargs="?", metavar="OWNER/REPO")
     commands.add_parser("headline")
+    commands.add_parser("compact")
     args = parser.parse_args(arguments)
 
     if args.command == "headline":
         print(*headline(), sep="\n")
+    elif args.command == "compact":
+        print(f"{len(compact())} records")
     elif args.command == "run":
         run(chapter_files(args.names))
     elif args.command == "check":

@@ -1,33 +1,44 @@
-"""The campaign: makes the wanted runs that have no record yet, side by side, from clean checkouts of their own."""
+"""The campaign: makes the wanted runs that have no record yet, in parallel, each from a clean checkout."""
 
 import itertools
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mbib_core.files import cache_folder
+from mbib_core.data import NAMES, glyphs
+from mbib_core.data.longtailed import long_tailed_counts
+from mbib_core.files import cache_folder, write_atomically
 from mbib_core.methods import settle
 from mbib_core.results import read_record
 from mbib_core.runs import Busy
-from mbib_core.settings import Settings, command_line, run_id
+from mbib_core.settings import Settings, command_line, named, run_id
 
 RECORD_SUFFIXES = (".json", ".safetensors", ".npz")
+# What is known of published data without reading them: an impossible imbalance factor raises ValueError.
+PROFILES: dict[str, Callable[[float], Any]] = {
+    "glyphs-lt": glyphs.counts,
+    "cifar100-lt": partial(long_tailed_counts, 500, 100),
+}
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One run of the list; `keep` says what it leaves beside the record: "" nothing, "weights", or "all", which is
-    weights and features."""
+    """One run of the list; `keep` says what it leaves beside the record: "" (nothing), "weights", or "all" (weights
+    and features)."""
 
     settings: Settings
     keep: str
@@ -38,23 +49,23 @@ class Wanted:
 
     @property
     def leaves(self) -> tuple[str, ...]:
-        """The endings of the files that it leaves."""
+        """The suffixes of the files that it leaves."""
         return RECORD_SUFFIXES[: 1 + ("", "weights", "all").index(self.keep)]
 
 
 def read_wanted(path: Path) -> list[Wanted]:
     """The runs that a list asks for, in order.
 
-    Each `[[run]]` gives settings by name; a list of values stands for a run with each of them (for `alphas` a list of
+    Each `[[run]]` gives settings by name; a list of values stands for one run per value (for `alphas` a list of
     lists), several lists for all combinations, the last one changing fastest. `keep = "weights"` keeps the weights,
-    `keep = "all"` the features of test pictures too.
+    `keep = "all"` also the features of test pictures.
     Raises FileNotFoundError, or ValueError with the number of the entry that is wrong.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no list {path}; name the list of wanted runs")
     try:
-        content = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no TOML: {error}") from None
     entries = content.pop("run", [])
     if content or not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -65,14 +76,24 @@ def read_wanted(path: Path) -> list[Wanted]:
             keep = entry.get("keep", "")
             if keep not in ("", "weights", "all"):
                 raise ValueError(f'keep is {keep!r}: it must be "weights" or "all"')
-            wanted += [Wanted(settle(Settings.of(one)), keep) for one in _combinations(entry)]
-            if any(w.settings.folder is not None for w in wanted):
-                raise ValueError("a campaign makes runs on published data: give folders to `mbib train`")
+            wanted += [Wanted(_published(Settings.of(one)), keep) for one in _combinations(entry)]
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}, run {number}: {error}") from None
     most = {w.id: w.keep for w in sorted(wanted, key=lambda w: ("", "weights", "all").index(w.keep))}
     first = {w.id: w.settings for w in reversed(wanted)}
     return [Wanted(first[name], most[name]) for name in dict.fromkeys(w.id for w in wanted)]
+
+
+def _published(settings: Settings) -> Settings:
+    """Settled settings of a run on published data. Raises ValueError on other data, or an impossible imbalance."""
+    if settings.own_pictures:
+        raise ValueError(
+            "a campaign makes runs on published data: give folders to `mbib train`, and leave pictures out"
+        )
+    settled = settle(settings)
+    named(dict.fromkeys(NAMES), settled.data, "data set")
+    PROFILES.get(settled.data, float)(settled.imbalance)
+    return settled
 
 
 def missing(wanted: list[Wanted], records: Path) -> list[Wanted]:
@@ -112,7 +133,8 @@ def campaign(
         print("\n".join(command_line(w.settings) for w in todo))
         return 0
     head = clean_commit(records)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminated campaign takes its runs down with it
+    if threading.current_thread() is threading.main_thread():  # the only one that may: SIGTERM stops the runs, too
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     running: dict[str, tuple[subprocess.Popen, float]] = {}
     done: set[str] = set()
     failed: list[str] = []
@@ -153,7 +175,8 @@ def campaign(
 def clean_commit(records: Path) -> str:
     """The commit of the checkout that holds `records`. Raises ValueError if there is none or files differ from it."""
     try:
-        others = [f":(exclude)*{suffix}" for suffix in RECORD_SUFFIXES]  # of this folder; all else counts
+        # Of this folder; all else counts. A run that was killed while it wrote leaves a .part file.
+        others = [f":(exclude)*{suffix}" for suffix in (*RECORD_SUFFIXES, ".part")]
         changes = _git(records, "status", "--porcelain", "--untracked-files=all", "--", ":/", *others).splitlines()
         commit = _git(records, "rev-parse", "HEAD").strip()
     except FileNotFoundError:
@@ -176,24 +199,26 @@ def say(words: str) -> None:
 def _start(
     wanted: Wanted, records: Path, head: str, threads: int, root: Path | None, compiled: bool
 ) -> subprocess.Popen:
-    checkpoint = _checkpoint_file(wanted.id)
-    resumed = checkpoint.is_file() and _commit_file(wanted.id).is_file()
-    commit = _commit_file(wanted.id).read_text().strip() if resumed else head
-    if not _has_commit(records, commit):
-        say(f"commit {commit[:12]} of {wanted.id} is gone: the run starts anew")
-        checkpoint.unlink(missing_ok=True)
+    checkpoint, commit_file = _checkpoint_file(wanted.id), _commit_file(wanted.id)
+    resumed = checkpoint.is_file() and commit_file.is_file()
+    commit = commit_file.read_text(encoding="utf-8", errors="replace").strip() if resumed else head
+    if resumed and not _has_commit(records, commit):
+        aside = checkpoint.with_suffix(f".{time.strftime('%Y%m%d-%H%M%S')}.aside")
+        checkpoint.replace(aside)
+        what = f"commit {commit[:12]} of {wanted.id} is gone" if commit else f"the commit of {wanted.id} is not known"
+        say(f"{what}: the run starts anew; its checkpoint is kept as {aside}")
         resumed, commit = False, head
     code = _worktree(records, commit)
-    _commit_file(wanted.id).parent.mkdir(parents=True, exist_ok=True)
-    _commit_file(wanted.id).write_text(commit)
+    if not (commit_file.is_file() and commit_file.read_bytes() == commit.encode()):
+        write_atomically(commit_file, commit.encode())
     words = shlex.split(command_line(wanted.settings))[1:]
     words += ["--threads", str(threads), "--out", str(records), "--checkpoints", str(checkpoint.parent)]
     words += {"": ["--no-weights"], "weights": [], "all": ["--features"]}[wanted.keep]
-    if (records / f"{wanted.id}.json").is_file():  # what it should leave beside the record is not there
+    if (records / f"{wanted.id}.json").is_file():  # a file that belongs beside the record is missing
         words += ["--again"]
-    known = (code / "mbib_core" / "cli.py").read_text()  # a run that goes on may be older than an option
-    wished = ["--no-report", *["--compile"] * compiled]
-    words += [option for option in wished if option in known]
+    known = (code / "mbib_core" / "cli.py").read_text(encoding="utf-8")  # a resumed run may be older than an option
+    requested = ["--no-report", *["--compile"] * compiled]
+    words += [option for option in requested if option in known]
     words += ["--root", str(root.resolve())] if root else []
     _log_file(wanted.id).parent.mkdir(parents=True, exist_ok=True)
     with _log_file(wanted.id).open("ab") as log:
@@ -210,8 +235,8 @@ def _start(
 def _worktree(repository: Path, commit: str) -> Path:
     folder = cache_folder() / "worktrees" / commit
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):  # two campaigns may want it at once
-        if not _is_clean(folder, commit):  # not there, cut short, edited, or of a repository that is gone
+    with _locked(folder.with_suffix(".lock")):  # two campaigns may want it at once
+        if not _is_clean(folder, commit):  # missing, incomplete, edited, or of a repository that is gone
             shutil.rmtree(folder, ignore_errors=True)
             try:
                 _git(repository, "worktree", "prune")
@@ -227,13 +252,15 @@ def _worktree(repository: Path, commit: str) -> Path:
 
 def _is_clean(folder: Path, commit: str) -> bool:
     try:
-        found = _git(folder, "rev-parse", "--show-toplevel", "HEAD").split("\n")[:2]
-        return found == [str(folder.resolve()), commit] and not _git(folder, "status", "--porcelain")
+        top, head = _git(folder, "rev-parse", "--show-toplevel", "HEAD").splitlines()
+        return Path(top) == folder.resolve() and head == commit and not _git(folder, "status", "--porcelain")
     except subprocess.CalledProcessError:
         return False
 
 
 def _has_commit(repository: Path, commit: str) -> bool:
+    if not re.fullmatch("[0-9a-f]{40,64}", commit):
+        return False
     try:
         _git(repository, "cat-file", "-e", f"{commit}^{{commit}}")
     except subprocess.CalledProcessError:
@@ -242,7 +269,8 @@ def _has_commit(repository: Path, commit: str) -> bool:
 
 
 def _git(folder: Path, *words: str) -> str:
-    return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout
+    command = ["git", "-C", str(folder), *words]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
 
 
 def _checkpoint_file(name: str) -> Path:
@@ -262,10 +290,23 @@ def _is_locked(name: str) -> bool:
     if not lock.exists():
         return False
     try:
-        with FileLock(lock, timeout=0):
+        with _locked(lock, timeout=0):
             return False
     except Timeout:
         return True
+
+
+def _locked(path: Path, timeout: float = -1) -> AbstractContextManager[Any]:
+    """The held lock. Raises Timeout, or OSError with a sentence where files cannot be locked."""
+    try:
+        return FileLock(path, timeout=timeout).acquire()
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError) as error:
+        raise OSError(
+            f"{path} cannot be locked ({error}), so two processes might make one run: name a folder on a local disk "
+            f"with MBIB_CACHE"
+        ) from None
 
 
 def _combinations(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:

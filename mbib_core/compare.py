@@ -1,4 +1,4 @@
-"""Recorded runs compared seed by seed: accuracy in per cent, mean ± sd, paired differences and what they show."""
+"""Compares recorded runs seed by seed: accuracy in per cent, mean ± sd, paired differences, and what they show."""
 
 import math
 import statistics
@@ -10,12 +10,12 @@ from mbib_core.results import Record, settings_of
 def by_seed(
     records: Iterable[Record], shot: str = "all", *, by: str | None = None, on: str | None = None
 ) -> dict[int, float]:
-    """Accuracy in per cent of each run, by its seed; of test pictures, for a run for choosing of validation pictures.
+    """Accuracy in per cent of each run, by its seed: on test pictures, for a run for choosing on validation pictures.
 
-    `shot` is all, many, medium or few; `by` a prediction (v, z, mean, mean_probability), the run's default unless told;
-    `on` "test" or "validation" takes that part of every run, whatever it was made for. A run without classes of that
-    shot, without that prediction or without that part is left out. Raises ValueError if two runs share a
-    seed: they differ in a setting, and `results.find` picks by settings.
+    `shot` is all, many, medium or few; `by` a prediction (v, z, mean, mean_probability), by default that of the run;
+    `on` takes the "test" or "validation" part of every run, whatever it was made for. A run without classes of that
+    shot, without that prediction or without that part is left out. Raises ValueError if two runs share a seed: they
+    differ in another setting, and `results.find` picks by settings.
     """
     found: dict[int, float] = {}
     for record in records:
@@ -30,13 +30,13 @@ def by_seed(
 
 
 def paired(one: Mapping[int, float], other: Mapping[int, float]) -> list[float]:
-    """`one` minus `other` for each seed that both have, by seed. A seed fixes the order and the crops of the pictures
-    for every method, so the difference is free of what they share."""
+    """`one` minus `other` for each seed that both have, in the order of the seeds. A seed fixes the order and the crops
+    of the pictures for every method, so what the two share cancels in the difference."""
     return [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
 
 
 def spread(values: Sequence[float], form: str = ".1f") -> str:
-    """Mean and standard deviation over seeds as text, 44.1 ± 0.3; one value stands alone, and "–" for none.
+    """Mean and standard deviation over seeds as text: 44.1 ± 0.3, one value without ±, and "–" for none.
 
     The standard deviation divides by n - 1.
     """
@@ -47,7 +47,7 @@ def spread(values: Sequence[float], form: str = ".1f") -> str:
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """Of the mean of `values`, which are drawn independently: sd / sqrt(n); NaN for fewer than two."""
+    """Standard error of the mean of independent `values`, sd / sqrt(n); NaN for fewer than two."""
     return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
@@ -59,8 +59,8 @@ def seeds(n: int) -> str:
 def verdict(differences: Sequence[float], what: str = "points") -> str:
     """What paired differences show, in words: their mean, and whether the seeds agree in the sign.
 
-    If both signs were equally likely, all of n seeds would agree once in 2^(n-1) times (sign test, two-sided). Fewer
-    than three show nothing.
+    If both signs were equally likely, all n seeds would agree once in 2^(n-1) times (two-sided sign test). Fewer than
+    three show nothing.
     """
     n, up = len(differences), sum(value > 0 for value in differences)
     if n < 3:

@@ -1,5 +1,6 @@
 """Files on disk: written whole or not at all, and where data and checkpoints live between runs."""
 
+import glob
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -8,8 +9,13 @@ from pathlib import Path
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all: what was there stays until the new content is on the disk.
 
-    Raises OSError with a sentence if it cannot be written (no space, no permission).
+    Temporary files that killed processes left beside it are removed. Raises OSError with a sentence if it cannot be
+    written (no space, no permission).
     """
+    with suppress(OSError):  # of a folder that cannot be read or written
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            if not _may_run(left.name.split(".")[-2]):
+                left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +46,18 @@ def expand(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise OSError(f"the home directory in {path} is not known: write the path without ~") from None
+
+
+def _may_run(pid: str) -> bool:
+    """Whether a process of this number may exist. On Windows always: signal 0 would end it there."""
+    if os.name == "posix":
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return False
+        except (OSError, ValueError, OverflowError):  # another user's, or no number
+            return True
+    return True
 
 
 def cache_folder() -> Path:

@@ -1,4 +1,4 @@
-"""What a chapter's cells use besides pictures: sentences, real source, verdicts on exercises, a place to keep a run."""
+"""Helpers for the cells of a chapter: sentences, source code, tables, verdicts on exercises, a place to keep a run."""
 
 import ast
 import inspect
@@ -20,10 +20,10 @@ def say(text: str) -> None:
 
 
 def checkpoint(folder: str | Path | None, settings: Settings) -> Path | None:
-    """The file in `folder` that a run is saved to after every epoch, and goes on from; None without a folder.
+    """The checkpoint file of a run in `folder`, written after every epoch and resumed from; None without a folder.
 
-    Raises FileNotFoundError if what should hold the folder is not there: a Drive that is not mounted would otherwise
-    become a folder of the same name on a machine that is taken away.
+    Raises FileNotFoundError if the parent of `folder` does not exist: instead of a Drive that is not mounted, a folder
+    of the same name would be made on a machine that is soon gone.
     """
     if not folder:
         return None
@@ -45,7 +45,7 @@ def source(thing: Callable[..., Any] | type, *, docstring: bool = True) -> None:
 
 
 def without_docstring(code: str) -> str:
-    """The source `code` of one function or class without the lines of its docstring; all other lines are kept."""
+    """The source `code` of one function or class without the lines of its docstring."""
     body = ast.parse(code).body[0].body  # type: ignore[attr-defined]
     first = body[0]
     if not isinstance(first, ast.Expr) or not isinstance(getattr(first.value, "value", None), str):
@@ -55,7 +55,7 @@ def without_docstring(code: str) -> str:
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:
-    """Rows that share their keys as a Markdown table: the first column stands left, the others right."""
+    """Rows with the same keys as a Markdown table: the first column is aligned left, the others right."""
     names = list(rows[0])
     rule = [":--"] + ["--:"] * (len(names) - 1)
     lines = [names, rule, *([str(row[name]) for name in names] for row in rows)]
@@ -63,7 +63,7 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
 
 
 def list_of_runs(records: Iterable[Record]) -> str:
-    """A folded list of runs: each one's name, commits, machine, precision, time and the command that makes it again."""
+    """A folded list of runs: name, commits, machine, precision, time, and the command that makes the run again."""
     lines = [
         f"- `{r['run_id']}`, commit {', '.join(r['commits'])}, {r['machine']['device']}, "
         f"{r['machine']['precision']}, {r['seconds']:.0f} s: `{r['command']}`"

@@ -22,7 +22,7 @@ from mbib_core.evaluation import evaluate, features_of, of_kind, plain
 from mbib_core.files import cache_folder, check_writable, write_atomically
 from mbib_core.methods import method_of, settle
 from mbib_core.networks import default_prediction, multiply_adds
-from mbib_core.results import Record, read_record, write_record
+from mbib_core.results import Record, read_record, version_of_code, write_record
 from mbib_core.schedules import same_recipe, schedule_of
 from mbib_core.settings import Settings, command_line, run_id
 from mbib_core.trainer import Trained, settled_on, train
@@ -73,7 +73,7 @@ def make(
     """
     settings, out = settle(settings), Path(out)
     if data is None and settings.folder is not None:  # such a run is named after the images themselves
-        data = load(settings.data, root=root, size=settings.size or 32)
+        data = load(settings.data, root=root, size=settings.size or 32, skip_broken=skip_broken)
     if data is not None:
         settings = settled_on(settings, data)
     name = run_id(settings)
@@ -109,8 +109,6 @@ def make(
             run = train(settings, data, device=device, checkpoint=checkpoint, progress=progress, compiled=compiled)
             if rank > 0:
                 return None
-            for left in out.glob(f".{name}.*.part"):  # of a process that was killed
-                left.unlink(missing_ok=True)
             if weights:
                 write_weights(run, beside["weights"])
             if features:
@@ -119,8 +117,7 @@ def make(
             if report:
                 _report(run, data, record, out)
             write_record(record, out)
-            for left in (checkpoint, *checkpoint.parent.glob(f".{checkpoint.name}.*.part")):
-                left.unlink(missing_ok=True)
+            checkpoint.unlink(missing_ok=True)
     return Made(record, record_file, beside, run)
 
 
@@ -139,6 +136,7 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
         ],
         "command": command,
         "commits": run.commits,
+        "version": version_of_code(),
         "machine": {
             "device": name_of(device),
             "threads": run.settings.threads or torch.get_num_threads(),

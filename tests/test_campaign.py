@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from filelock import FileLock
 from mbib_core import campaign as module
 from mbib_core.campaign import campaign, missing, read_wanted
 from mbib_core.results import read_record, write_record
-from mbib_core.settings import command_line, run_id
+from mbib_core.settings import command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,7 +50,7 @@ def main():
     time.sleep(told("prepare", 0))
     try:
         with FileLock(checkpoint.with_suffix(".lock"), timeout=0):
-            if (out / f"{name}.json").is_file():
+            if (out / f"{name}.json").is_file() and "--again" not in words:
                 return 0
             log("goes on" if checkpoint.is_file() else "starts")
             checkpoint.write_text("half")
@@ -62,6 +63,8 @@ def main():
             record["digest"] = hashlib.sha256(text).hexdigest()[:16]
             (out / f".{name}.part").write_text(json.dumps(record))
             (out / f".{name}.part").replace(out / f"{name}.json")  # whole or not at all, as the real one
+            for suffix in [".safetensors"] * ("--no-weights" not in words) + [".npz"] * ("--features" in words):
+                (out / f"{name}{suffix}").touch()
             checkpoint.unlink()
             log("ends")
     except Timeout:
@@ -113,6 +116,11 @@ class Project:
         git(self.folder, "commit", "-q", "--allow-empty", "-m", "change")
         return git(self.folder, "rev-parse", "HEAD")
 
+    def record(self, number: int) -> Path:
+        """Writes the record of the run `number`, without what it may keep beside it."""
+        run = self.wanted[number]
+        return write_record({"run_id": run.id, "settings": run.settings.plain()}, self.list.parent)
+
     def tell(self, what: str, number: int, value: float = 1) -> None:
         (self.control / f"{what}-{self.ids[number]}").write_text(str(value))
 
@@ -153,70 +161,68 @@ def wanted_of(tmp_path: Path, text: str) -> list[module.Wanted]:
     return read_wanted(path)
 
 
-def test_lists_stand_for_all_combinations_with_the_last_changing_fastest(tmp_path: Path) -> None:
-    found = wanted_of(
-        tmp_path, '[[run]]\nmethod = ["bib", "mbib"]\nseed = [0, 1]\nkeep = "all"\n[[run]]\nmethod = "ce"'
-    )
-    assert [(w.settings.method, w.settings.seed, w.keep) for w in found] == [
-        ("bib", 0, "all"), ("bib", 1, "all"), ("mbib", 0, "all"), ("mbib", 1, "all"), ("ce", 0, ""),
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "names", "runs"),
+    [
+        (
+            '[[run]]\nmethod = ["bib", "mbib"]\nseed = [0, 1]\n[[run]]\nmethod = "ce"',
+            ("method", "seed"),
+            [("bib", 0), ("bib", 1), ("mbib", 0), ("mbib", 1), ("ce", 0)],
+        ),
+        ("[[run]]\nalphas = [0.1, 0.2]", ("alphas",), [((0.1, 0.2),)]),
+        ("[[run]]\nalphas = [[0, 0], [0.2, 0.3]]", ("alphas",), [((0.0, 0.0),), ((0.2, 0.3),)]),
+        ("[[run]]\nseed = [2, 3]\n[[run]]\nseed = 4\n[[run]]\nseed = [3.0, 5]", ("seed",), [(2,), (3,), (4,), (5,)]),
+    ],
+    ids=["all combinations, the last changing fastest", "one list", "a list of lists", "wanted twice, made once"],
+)
+def test_a_list_stands_for_runs_in_order(tmp_path: Path, text: str, names: tuple[str, ...], runs: list[Any]) -> None:
+    plain = [w.settings.plain() for w in wanted_of(tmp_path, text)]
+    assert [[s[name] for name in names] for s in plain] == json.loads(json.dumps(runs))
 
 
 def test_a_run_that_is_wanted_twice_keeps_the_most_that_is_asked(tmp_path: Path) -> None:
     entries = ['keep = "weights"', "", 'keep = "all"', 'keep = "weights"']
     found = wanted_of(tmp_path, "\n".join(f'[[run]]\nmethod = "ce"\n{keep}' for keep in entries))
     assert [w.keep for w in found] == ["all"]
-    with pytest.raises(ValueError, match='run 1: keep is True: it must be "weights" or "all"'):
-        wanted_of(tmp_path, "[[run]]\nkeep = true")
-
-
-def test_alphas_are_one_list_or_a_list_of_lists(tmp_path: Path) -> None:
-    assert [w.settings.alphas for w in wanted_of(tmp_path, "[[run]]\nalphas = [0.1, 0.2]")] == [(0.1, 0.2)]
-    several = wanted_of(tmp_path, "[[run]]\nalphas = [[0, 0], [0.2, 0.3]]")
-    assert [w.settings.alphas for w in several] == [(0.0, 0.0), (0.2, 0.3)]
-
-
-def test_a_run_that_is_wanted_twice_is_made_once_where_it_stands_first(tmp_path: Path) -> None:
-    found = wanted_of(tmp_path, "[[run]]\nbeta = [2, 3]\n[[run]]\nbeta = 4\n[[run]]\nbeta = [3.0, 5]")
-    assert [w.settings.beta for w in found] == [2, 3, 4, 5]
-
-
-def test_whole_numbers_in_the_list_name_the_run_that_the_command_makes(tmp_path: Path) -> None:
-    """The record is written under the name that the command line gives: the campaign must look for that one."""
-    from mbib_core import cli
-    from mbib_core.methods import settle
-
-    for wanted in wanted_of(tmp_path, "[[run]]\nalphas = [[0, 0], [0, 1]]\nbeta = [1, 2]\nk = 0\nimbalance = 50"):
-        words = command_line(wanted.settings).split()[1:]
-        assert run_id(settle(cli._settings(cli._parser().parse_args(words)))) == wanted.id
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ('[[run]]\n[[run]]\nmethod = "mibb"', "run 2: no method is called 'mibb'; did you mean mbib"),
+        ("[[run]]\nkeep = true", 'run 1: keep is True: it must be "weights" or "all"'),
         ("[[run]]\nbetta = 1", "run 1: betta: no such setting"),
         ('[[run]]\nbeta = "1"', "run 1: beta is '1': it must be a number"),
         ("[[run]]\nepochs = 1.5", "run 1: epochs is 1.5: it must be a whole number"),
         ("[[run]]\nalphas = 0.1", "run 1: alphas is 0.1: it must be a list of numbers"),
         ("[[run]]\nalphas = [0.1]", "run 1: 3 observations need 2 alphas, not 1"),
+        ('[[run]]\ndata = "zz"', "run 1: no data set is called 'zz'"),
+        ("[[run]]\nimbalance = 0.5", "run 1: the imbalance factor of Glyphs-LT must lie between 1 and"),
+        ('[[run]]\ndata = "cifar100-lt"\nimbalance = [10, -5]', "run 1: imbalance factor -5 must be 1 or larger"),
+        ('[[run]]\ndata = "cifar100-lt"\nimbalance = 501', "run 1: imbalance factor 501 leaves the last class empty"),
+        ('[[run]]\ndata = "folder:birds"', "run 1: a campaign makes runs on published data"),
+        ('[[run]]\npictures = "0123"', "run 1: a campaign makes runs on published data: give folders to"),
         ("[[run", "is no TOML"),
+        (f"[[run]]\nbeta = {'[' * 3000}{']' * 3000}", "is no TOML: maximum recursion depth"),
         ("[run]\nbeta = 1", r"must hold \[\[run\]\] entries"),
         ("run = [1]", r"must hold \[\[run\]\] entries"),
         ("[[runs]]\nbeta = 1", r"must hold \[\[run\]\] entries and nothing else: runs"),
         ("beta = 1", r"must hold \[\[run\]\] entries and nothing else: beta"),
     ],
 )
-@pytest.mark.fault("a list with the entry {text}")
+@pytest.mark.fault("a list with the entry {text:.80}")
 def test_a_list_that_cannot_be_followed_is_refused_with_the_entry(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=rf"wanted\.toml.* {sentence}"):
         wanted_of(tmp_path, text)
 
 
-@pytest.mark.fault("a missing list")
-def test_a_list_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="there is no list .*none.toml; name the list of wanted runs"):  # noqa: RUF043
-        read_wanted(tmp_path / "none.toml")
+def test_a_list_is_utf_8_with_or_without_a_byte_order_mark_whatever_the_locale(tmp_path: Path) -> None:
+    text = '# 知更鸟\n[[run]]\nmethod = "ce"'
+    (tmp_path / "wanted.toml").write_text(text, encoding="utf-8-sig")
+    code = "import sys; from mbib_core.campaign import *; print(read_wanted(Path(sys.argv[1]))[0].settings.method)"
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, str(tmp_path / "wanted.toml")]
+    assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "ce\n"
 
 
 def test_the_books_own_list_can_be_followed() -> None:
@@ -228,37 +234,23 @@ def test_the_books_own_list_can_be_followed() -> None:
 
 def test_a_run_without_what_it_should_leave_is_wanted_still(project: Project) -> None:
     one = replace(project.wanted[0], keep="weights")
-    write_record({"run_id": one.id, "settings": one.settings.plain()}, project.list.parent)
+    project.record(0)
     assert [w.id for w in missing([one], project.list.parent)] == [one.id]
     assert missing([replace(one, keep="")], project.list.parent) == []
     (project.list.parent / f"{one.id}.safetensors").touch()
     assert missing([one], project.list.parent) == []
 
 
-def words_of(project: Project, number: int, monkeypatch: pytest.MonkeyPatch, **given: Any) -> list[str]:
-    """The command line of the run `number` of the list, as it would be started."""
-    seen: list[list[str]] = []
-    popen = module.subprocess.Popen
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            module.subprocess,
-            "Popen",
-            lambda words, **more: seen.append(words) if "-c" in words else popen(words, **more),
-        )
-        own = {"root": None, "compiled": False} | given
-        module._start(project.wanted[number], project.list.parent, project.head, 1, *own.values())
-    return seen[0][3:]
-
-
-def test_a_run_is_started_with_the_folder_of_the_data_and_anew_where_its_record_is_there(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert "--again" not in words_of(project, 2, monkeypatch)
-    write_record({"run_id": project.ids[2]}, project.list.parent)
-    words = words_of(project, 2, monkeypatch, root=project.folder, compiled=True)
-    assert "--again" in words, "or the command would say that it was made before, and what is missing stays so"
-    assert words[words.index("--root") + 1] == str(project.folder.resolve())
-    assert "--compile" not in words, "the stand-in, like an older commit, does not know it"
+def test_a_run_is_started_with_the_folder_of_the_data_and_anew_where_its_record_is_there(project: Project) -> None:
+    project.record(2)
+    assert campaign(project.list, root=project.folder, compiled=True) == 0
+    started = {name: words for what, name, *_, words in project.log() if what == "starts"}
+    again = ["--again" in started[name] for name in project.ids]
+    assert again == [False, False, True, False], "or it would say that it was made before, and weights stay missing"
+    for words in started.values():
+        assert words[words.index("--root") + 1] == str(project.folder.resolve())
+        assert "--compile" not in words, "the stand-in, like an older commit, does not know it"
+        assert "--no-report" in words
 
 
 # Making runs
@@ -289,7 +281,7 @@ def test_every_run_comes_from_a_clean_checkout_of_the_commit(project: Project) -
 
 
 def test_a_run_that_has_a_record_is_not_made_again(project: Project, capsys: pytest.CaptureFixture) -> None:
-    write_record({"run_id": project.ids[1]}, project.list.parent)
+    project.record(1)
     assert campaign(project.list) == 0
     assert project.logged("starts") == [project.ids[0], *project.ids[2:]]
     assert "4 runs wanted, 1 have a record, 3 to make" in capsys.readouterr().out
@@ -300,7 +292,7 @@ def test_a_run_that_has_a_record_is_not_made_again(project: Project, capsys: pyt
 @pytest.mark.fault("a damaged record in a campaign")
 def test_a_damaged_record_is_reported_rather_than_made_again(project: Project) -> None:
     (project.list.parent / f"{project.ids[0]}.json").write_text("{")
-    with pytest.raises(ValueError, match=r"json is not a whole record; delete it, and the run can be made again"):
+    with pytest.raises(ValueError, match=r"json is not a whole record; restore it, or delete it and make"):
         missing(project.wanted, project.list.parent)
     assert (project.list.parent / f"{project.ids[0]}.json").read_text() == "{"
 
@@ -332,18 +324,11 @@ def test_a_failing_run_is_reported_and_the_rest_goes_on(
 
 
 def test_a_dry_run_says_what_is_missing_and_makes_nothing(project: Project, capsys: pytest.CaptureFixture) -> None:
-    write_record({"run_id": project.ids[0]}, project.list.parent)
+    project.record(0)
     (project.folder / "names.json").write_text("dirty")
     assert campaign(project.list, dry=True) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [command_line(w.settings) for w in project.wanted[1:]]
     assert project.log() == []
-
-
-@pytest.mark.parametrize("numbers", [{"processes": 0}, {"processes": -1}, {"threads": 0}])
-@pytest.mark.fault("a campaign of no process or thread")
-def test_fewer_than_one_process_or_thread_is_refused(project: Project, numbers: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="processes and threads must be 1 or more"):
-        campaign(project.list, **numbers)
 
 
 # Resuming
@@ -374,26 +359,52 @@ def test_a_run_that_left_no_checkpoint_starts_at_the_newest_commit(project: Proj
     assert Path(project.log()[-1][3]).name == later
 
 
-@pytest.mark.fault("a cut run whose commit is gone")
-def test_a_run_whose_commit_is_gone_starts_anew(
-    project: Project, capsys: pytest.CaptureFixture, sentence: Callable[[str], None]
+@pytest.mark.parametrize(
+    ("commit", "words"),
+    [
+        ("0123456789" * 4, "commit 012345678901 of {} is gone"),
+        ("", "the commit of {} is not known"),
+        ("--help", "commit --help of {} is gone"),
+    ],
+    ids=["gone", "empty", "no commit"],
+)
+@pytest.mark.fault("a cut run whose commit is {commit!r}")
+def test_a_run_whose_commit_is_gone_starts_anew_and_its_checkpoint_is_put_aside(
+    project: Project, capsys: pytest.CaptureFixture, sentence: Callable[[str], None], commit: str, words: str
 ) -> None:
-    cached("checkpoints", project.ids[0], ".pt").write_text("half")
-    cached("checkpoints", project.ids[0], ".commit").write_text("0123456789" * 4)
+    cached("checkpoints", project.ids[0], ".pt").write_text("half a run")
+    cached("checkpoints", project.ids[0], ".commit").write_text(commit)
     assert campaign(project.list) == 0
     assert project.logged("goes on") == []
-    words = f"commit 012345678901 of {project.ids[0]} is gone: the run starts anew"
+    (aside,) = cached("checkpoints", "", "").parent.glob("checkpoints/*.aside")
+    assert aside.read_text() == "half a run"
+    words = f"{words.format(project.ids[0])}: the run starts anew; its checkpoint is kept as {aside}"
     assert words in capsys.readouterr().out
     sentence(words)
 
 
+def test_the_commit_of_a_run_is_written_whole_and_only_when_it_changes(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = cached("checkpoints", project.ids[0], ".commit")
+    file.write_text(project.head)
+    cached("checkpoints", project.ids[0], ".pt").write_text("half")
+    before, seen = file.stat().st_ino, []
+    monkeypatch.setattr(os, "replace", lambda a, b, real=os.replace: (seen.append(Path(b).name), real(a, b)))
+    project.tell("fail", 0)
+    assert campaign(project.list) == 1
+    assert file.stat().st_ino == before, "the run goes on at its commit, which the file names already"
+    assert seen == [f"{name}.commit" for name in project.ids[1:]]
+
+
 def test_a_checkout_that_was_edited_or_cut_short_is_made_clean_again(project: Project) -> None:
-    folder = module._worktree(project.list.parent, project.head)
-    (folder / "mbib_core" / "cli.py").write_text("raise SystemExit(9)")
-    (folder / "names.json").unlink()
     assert campaign(project.list) == 0
-    (folder / ".git").write_text("gitdir: /nowhere")
-    assert git(module._worktree(project.list.parent, project.head), "status", "--porcelain") == ""
+    folder = cached("worktrees", project.head, "")
+    for path, content in (("mbib_core/cli.py", "raise SystemExit(9)"), (".git", "gitdir: /nowhere")):
+        (folder / path).write_text(content)
+        (project.list.parent / f"{project.ids[0]}.json").unlink()
+        assert campaign(project.list) == 0
+        assert git(folder, "status", "--porcelain") == ""
 
 
 @pytest.mark.fault("a checkout that cannot be made")
@@ -419,19 +430,16 @@ def test_a_dirty_checkout_is_refused_by_file(project: Project, change: str) -> N
         git(project.folder, "add", ".")
     with pytest.raises(ValueError, match=rf"{file.name} differ from the last commit: commit or stash what changed"):
         campaign(project.list)
+    for number in range(4):
+        (project.folder / f"{number}.py").write_text("")
+    with pytest.raises(ValueError, match=r"\.py and 2 more differ from the last commit"):
+        campaign(project.list)
     assert project.log() == []
 
 
-def test_many_changes_are_counted(project: Project) -> None:
-    for number in range(5):
-        (project.folder / f"{number}.py").write_text("")
-    with pytest.raises(ValueError, match=r"0\.py, 1\.py, 2\.py and 2 more differ from the last commit"):
-        campaign(project.list)
-
-
 def test_new_records_are_no_dirt(project: Project) -> None:
-    for suffix in (".json", ".safetensors", ".npz"):
-        (project.list.parent / f"something{suffix}").write_text("of an earlier campaign")
+    for name in ("a.json", "a.safetensors", "a.npz", ".a.npz.7.part"):  # the last one of a process that was killed
+        (project.list.parent / name).write_text("of an earlier campaign")
     assert campaign(project.list) == 0
 
 
@@ -451,6 +459,21 @@ def test_a_list_outside_a_checkout_with_a_commit_is_refused(tmp_path: Path, comm
         git(tmp_path, *words)
     with pytest.raises(ValueError, match="is in no git checkout with a commit"):
         campaign(tmp_path / "wanted.toml")
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("no flock"), OSError(95, "Operation not supported")])
+@pytest.mark.fault("a campaign on a file system without locks: {error}")
+def test_a_file_system_without_locks_is_named(
+    project: Project, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(module.FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(error))
+    with pytest.raises(OSError, match=r"\.lock cannot be locked .*: name a folder on a local disk with MBIB_CACHE"):
+        campaign(project.list)
+
+
+def test_a_campaign_runs_in_a_thread_that_may_not_handle_signals(project: Project) -> None:
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(campaign, project.list).result() == 0
 
 
 # Several at once

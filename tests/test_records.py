@@ -9,7 +9,7 @@ from mbib_core.campaign import read_wanted
 from mbib_core.data import load
 from mbib_core.evaluation import evaluate
 from mbib_core.methods import CHOSEN, method_of, settle
-from mbib_core.results import find, read_records
+from mbib_core.results import compact, find, read_record, read_records
 from mbib_core.schedules import SCHEDULES
 from mbib_core.settings import Settings, command_line, run_id
 from mbib_core.weights import read_weights
@@ -24,8 +24,13 @@ def glyphs():
     return load("glyphs-lt")
 
 
-def test_there_are_records_to_quote():
+def test_records_are_small_and_as_they_are_written_today():
     assert RECORDS
+    for path in [*FOLDER.glob("*.json"), *FOLDER.glob("again/*.json")]:
+        record = read_record(path)
+        assert path.name == f"{record['run_id']}.json"
+        assert path.stat().st_size <= 15_000, path.name
+        assert compact(record) == record, "python book/chapters.py compact"
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record["run_id"])

@@ -1,10 +1,12 @@
 """Records: what a run is called, how it is written and read, and the table of means over seeds."""
 
 import errno
+import importlib.metadata
 import json
 import os
 import shlex
 import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,20 @@ from hypothesis import strategies as st
 from mbib_core import cli, results
 from mbib_core.files import write_atomically
 from mbib_core.methods import METHODS, settle
-from mbib_core.results import find, over_seeds, read_record, read_records, show_table, table, write_record
+from mbib_core.results import (
+    compact,
+    conditions,
+    csv_table,
+    find,
+    over_seeds,
+    read_record,
+    read_records,
+    show_table,
+    table,
+    write_record,
+)
 from mbib_core.schedules import SCHEDULES
-from mbib_core.settings import Settings, command_line, named, run_id
+from mbib_core.settings import Settings, command_line, run_id
 
 # Names
 
@@ -48,20 +61,15 @@ def test_every_setting_but_the_threads_makes_another_run() -> None:
     assert run_id(replace(settled, threads=7)) == run_id(settled)
 
 
-def test_a_setting_that_is_added_later_renames_no_run() -> None:
-    """A value that is the default is left out of the hash, so a setting that no run has yet changes no hash."""
+def test_old_records_and_whole_numbers_name_the_same_run() -> None:
     settings = settle(Settings())
-    as_default = replace(settings, pictures=None, precision="auto", purpose="final", seed=0)
-    assert run_id(settings) == run_id(as_default)
     old = {name: value for name, value in settings.plain().items() if name not in ("pictures", "purpose")}
-    assert run_id(Settings.of(old)) == run_id(settings), "an old record lacks the newer settings"
-
-
-def test_whole_numbers_and_decimals_are_one_setting() -> None:
-    whole = Settings(imbalance=100, alphas=(0, 1), beta=2, k=0, gamma=1)
-    decimal = Settings(imbalance=100.0, alphas=(0.0, 1.0), beta=2.0, k=0.0, gamma=1.0)
-    assert run_id(whole) == run_id(decimal)
-    assert run_id(Settings.of(whole.plain())) == run_id(decimal)
+    assert run_id(Settings.of(old)) == run_id(settings), (
+        "a default is left out of the hash, so a new setting renames none"
+    )
+    whole = {"imbalance": 100, "alphas": [0, 1], "beta": 2, "k": 0, "gamma": 1}
+    decimal = {"imbalance": 100.0, "alphas": [0.0, 1.0], "beta": 2.0, "k": 0.0, "gamma": 1.0}
+    assert run_id(Settings.of(whole)) == run_id(Settings.of(decimal))
 
 
 def test_a_name_is_a_plain_file_name() -> None:
@@ -71,11 +79,6 @@ def test_a_name_is_a_plain_file_name() -> None:
 
 
 # Settings
-
-
-def test_settings_survive_json() -> None:
-    settings = settle(Settings(method="mbib", alphas=(0.1, 0.2), seed=3))
-    assert Settings.of(json.loads(json.dumps(settings.plain()))) == settings
 
 
 @pytest.mark.fault("a setting that there is not")
@@ -111,6 +114,7 @@ def test_a_value_of_the_wrong_kind_is_refused_by_name(name: str, value: Any, wan
     ("given_", "sentence"),
     [
         ({"method": "mibb"}, "no method is called 'mibb'; did you mean mbib"),
+        ({"method": "qqqqq"}, r"no method is called 'qqqqq'\. There are: ce, bsce"),
         ({"schedule": "papers"}, "no schedule is called 'papers'; did you mean paper"),
         ({"precision": "fp16"}, "precision is 'fp16': it must be one of auto, float32, bfloat16, float16"),
         ({"purpose": "test"}, "purpose is 'test': it must be one of final, choosing"),
@@ -143,12 +147,6 @@ def test_settling_fills_in_what_was_left_empty_and_nothing_else() -> None:
     assert settle(Settings(data="cifar100-lt", taps=4)).alphas == pytest.approx((0.4 / 9, 1.2 / 9, 2.0 / 9))
     ce = settle(Settings(method="ce"))
     assert (ce.alphas, ce.beta, ce.k, ce.gamma, ce.taps) == (None, None, None, None, 1)
-
-
-@pytest.mark.fault("a method's name that is like no other")
-def test_a_name_that_is_like_no_other_is_answered_with_all() -> None:
-    with pytest.raises(ValueError, match=r"no method is called 'qqqqq'.*ce, bsce"):
-        named(METHODS, "qqqqq", "method")
 
 
 # The command of a run
@@ -209,26 +207,96 @@ def made(folder: Path | None = None, **settings: Any) -> dict[str, Any]:
     return record
 
 
-def test_a_record_survives_the_disk(tmp_path: Path) -> None:
-    record = made(tmp_path, method="ce", accuracy={"all": 1 / 3})
-    assert os.listdir(tmp_path) == [record["run_id"] + ".json"]
-    assert read_record(tmp_path / f"{record['run_id']}.json") == record
-    assert read_records(tmp_path) == [record]
-
-
 @pytest.mark.fault("a record edited by hand")
 def test_a_record_that_was_edited_by_hand_is_refused(tmp_path: Path) -> None:
     record = made(tmp_path, method="ce")
     path = tmp_path / f"{record['run_id']}.json"
     content = path.read_text()
-    for before, after in (("0.3", "0.4"), ('"seed": 0', '"seed": 1'), ('"pictures": 100', '"pictures": 101')):
+    for name in ("run_id", "settings", "digest", "validation"):  # a record still, and no file of another kind
+        path.write_text(content.replace(f'"{name}"', f'"{name[:-1]}~"', 1))
+        with pytest.raises(ValueError, match=r"is not a whole record; restore it|was changed after the run wrote it"):
+            read_records(tmp_path)
+    for before, after in (("0.3", "0.4"), ('"seed":0', '"seed":1'), ('"pictures": 100', '"pictures": 101')):
         assert before in content
         path.write_text(content.replace(before, after, 1))
         with pytest.raises(ValueError, match=r"json was changed after the run wrote it; restore it or make the run"):
             read_record(path)
         assert path.read_text() == content.replace(before, after, 1), "it stays as it was found"
-    path.write_text(json.dumps(json.loads(content), indent=4))
+    path.write_text(json.dumps(json.loads(content), indent=4), encoding="utf-8-sig")
     assert read_record(path) == record, "another layout is the same record"
+
+
+def test_a_record_is_small_on_the_disk_and_only_lists_of_measurements_are_rounded(tmp_path: Path) -> None:
+    third = 1 / 3
+    by_class = {"v": [third, None, 1.0], "mean": [0.123456789, 1e-9 * third, 7]}
+    part = {"default": "mean", "accuracy": {"mean": {"all": third}}, "by_class": by_class}
+    bins = {"all": {"count": [123456789, 0], "confidence": [third, 0.0], "error": third}}
+    record = made(method="mbib-x", alphas=(0.4 / 9, third, 0.2)) | {
+        "history": {"loss": [123.45678, third], "curve": [{"all": third}]},
+        "test": part | {"calibration": bins},
+        "counts": [1234567, 3],
+    }
+    kept = json.loads(json.dumps(record))
+    found = read_record(write_record(record, tmp_path))
+    assert record == kept, "what is given stays as it is"
+    assert os.listdir(tmp_path) == [record["run_id"] + ".json"]
+    assert read_records(tmp_path) == [found]
+    assert settle(Settings.of(found["settings"])) == Settings.of(record["settings"])
+    assert found["test"]["by_class"] == {"mean": [0.12346, 3.3333e-10, 7]}, "of the default prediction alone"
+    assert found["test"]["calibration"] == {
+        "all": {"count": [123456789, 0], "confidence": [0.33333, 0.0], "error": third}
+    }
+    assert found["history"] == {"loss": [123.46, 0.33333], "curve": [{"all": 0.33333}]}
+    assert found["test"]["accuracy"] == part["accuracy"]
+    assert {name: found[name] for name in ("settings", "counts", "machine")} == {
+        name: kept[name] for name in ("settings", "counts", "machine")
+    }
+    assert compact(found) == found
+    lines = (tmp_path / f"{record['run_id']}.json").read_text().splitlines()
+    assert '  "loss": [123.46,0.33333],' in lines
+    assert ' "counts": [1234567,3],' in lines
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"run_id": None}, r"is not a record of a run: it has no run_id; move it"),
+        ({"settings": None}, r"json is not a record of a run: it has no settings; move it"),
+        ({"settings": [1]}, r"json is not a record of a run: it has no settings; move it"),
+        ({"settings": {"betta": 1}}, r"the record glyphs.*: betta: no such setting"),
+        ({"machine": None}, r"the record glyphs.* has no test accuracy or precision .*\(KeyError: 'machine'\)"),
+        ({"machine": []}, r"has no test accuracy or precision .*TypeError"),
+        ({"test": None}, r"has no test accuracy or precision .*KeyError: 'test'"),
+        ({"test": {"default": "v"}}, r"has no test accuracy or precision .*KeyError: 'accuracy'"),
+        (
+            {"test": {"default": "z", "accuracy": {"v": {"all": 1}}}},
+            r"has no test accuracy or precision .*KeyError: 'z'",
+        ),
+        ({"test": {"default": "v", "accuracy": {"v": {"all": 10**400}}}}, r"precision .*OverflowError"),
+        ({"test": {"default": "v", "accuracy": {"v": {"all": "?"}}}}, r"precision .*ValueError"),
+        (DEEP, r"json is not a whole record; restore it"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+@pytest.mark.fault("a sealed record with {change!s:.70}")
+def test_a_sealed_record_that_lacks_what_the_table_needs_is_named(tmp_path: Path, change: Any, sentence: str) -> None:
+    record = made(tmp_path, method="ce")
+    path = tmp_path / f"{record['run_id']}.json"
+    if isinstance(change, str):
+        path.write_text(change)
+    else:
+        record = {name: value for name, value in (record | change).items() if value is not None}
+        path.write_text(
+            json.dumps(
+                record
+                | {"digest": results.hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]}
+            )
+        )
+    with pytest.raises(ValueError, match=sentence):
+        table(read_records(tmp_path))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "[1, 2]", "3", "null", '"text"', "{}", '{"digest": 1}', "\xff"])
@@ -236,7 +304,7 @@ def test_a_record_that_was_edited_by_hand_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_whole_record_is_refused_with_what_to_do(tmp_path: Path, content: str) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content.encode("latin1"))
-    with pytest.raises(ValueError, match=r"x\.json (is not a whole record; delete it|was changed after)"):
+    with pytest.raises(ValueError, match=r"x\.json (is not a whole record; restore it|was changed after)"):
         read_record(path)
     assert path.read_bytes() == content.encode("latin1")
 
@@ -248,17 +316,15 @@ def test_numbers_that_json_cannot_hold_are_not_written(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.fault("a missing folder of records")
-def test_a_folder_of_records_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"there is no folder .*; `mbib train` writes records"):
-        read_records(tmp_path / "none")
-
-
 def test_records_are_found_by_settings_in_the_order_of_their_seeds() -> None:
     records = [made(method=m, seed=s, epochs=3) for s in (2, 0, 1) for m in ("mbib", "ce")]
     assert [r["settings"]["seed"] for r in find(records, method="ce")] == [0, 1, 2]
     assert len(find(records, alphas=(0.1, 0.3))) == len(find(records, alphas=[0.1, 0.3])) == 3
     assert find(records, method="mbib", seed=7) == []
+    assert find(records, **conditions(["method=ce", "seed=2", "alphas=null", "flip=true"])) == [records[1]]
+    assert find(records, **conditions(["alphas=[0.1, 0.3]", "epochs=3.0", "method=mbib"])) == find(
+        records, method="mbib"
+    )
     del records[0]["settings"]["precision"]
     assert len(find(records, precision="auto")) == 6, "an old record has a newer setting's default"
 
@@ -273,6 +339,20 @@ def test_over_seeds_takes_runs_that_differ_in_seed_and_threads_alone() -> None:
     assert list(over_seeds(records, mine)) == [0, 3, 40], "by seed, whatever the seed of the settings"
     assert over_seeds(records, mine)[40] is records[0]
     assert over_seeds(records, replace(mine, beta=3.0)) == {}
+
+
+@pytest.mark.fault("a condition that is none")
+def test_a_condition_on_records_needs_a_name_and_a_value_and_a_setting_that_there_is() -> None:
+    for word in ("ce", "=ce", ""):
+        with pytest.raises(ValueError, match=r"is no condition: write NAME=VALUE, such as method=mbib"):
+            conditions([word])
+    with pytest.raises(ValueError, match="betta: no such setting; there are alphas, beta"):
+        find([made()], betta=1)
+
+
+def test_reading_records_loads_neither_torch_nor_pandas() -> None:
+    code = "import sys, mbib_core.results, mbib_core.compare; print({'pandas', 'torch'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
 # Files
@@ -298,6 +378,17 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     assert path.read_bytes() == b"after"
 
 
+def test_what_a_killed_writer_left_is_taken_away_by_the_next_one_and_a_living_one_is_let_be(tmp_path: Path) -> None:
+    code = "import os, signal, sys; open(sys.argv[1].format(os.getpid()), 'w'); os.kill(os.getpid(), signal.SIGKILL)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / ".a[1].json.{}.part")])
+    others = [f".a[1].json.{os.getppid()}.part", ".a[1].json.x.part", ".a[1].json.part", ".a1.json.999999999.part"]
+    for name in others:
+        (tmp_path / name).touch()
+    assert len(os.listdir(tmp_path)) == 5
+    write_atomically(tmp_path / "a[1].json", b"content")
+    assert sorted(os.listdir(tmp_path)) == sorted([*others, "a[1].json"])
+
+
 def test_the_content_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order = []
     fsync, rename = os.fsync, os.replace
@@ -317,7 +408,7 @@ def test_the_table_has_mean_and_deviation_over_seeds() -> None:
         for s, (many, few) in accuracies.items()
     ]
     records.append(made(method="mbib", accuracy={"many": 0.6, "all": 0.4, "few": 0.2}))
-    frame = table(records)
+    frame = table([*records, records[0]])  # a run given twice counts once
     assert frame[("method", "")].tolist() == ["ce", "mbib"]
     assert frame[("seeds", "")].tolist() == [3, 1]
     for shot, column in (("many", 0), ("few", 1)):
@@ -337,16 +428,10 @@ def test_runs_that_differ_in_more_than_the_seed_have_rows_of_their_own() -> None
         for name, value in OTHER.items()
         if name not in ("seed", "method", "taps", "pictures", "data")
     ]
+    others.append(made(method="mbib", seed=1) | {"machine": {"precision": "float16"}})  # "auto" on another machine
     frame = table([base, *others])
     assert frame[("seeds", "")].tolist() == [1] * (len(others) + 1)
-
-
-def test_runs_in_another_precision_have_a_row_of_their_own() -> None:
-    one, other = made(method="ce"), made(method="ce", seed=1)
-    other["machine"] = {"precision": "float32"}  # what "auto" meant on another machine
-    frame = table([one, other])
-    assert frame[("seeds", "")].tolist() == [1, 1]
-    assert "float32" in show_table(frame)
+    assert "float16" in show_table(frame)
 
 
 def test_json_of_another_kind_is_passed_over_but_a_cut_record_is_not(tmp_path: Path) -> None:
@@ -359,25 +444,14 @@ def test_json_of_another_kind_is_passed_over_but_a_cut_record_is_not(tmp_path: P
         read_records(tmp_path)
 
 
-def test_the_same_run_given_twice_counts_once() -> None:
-    record = made(method="ce")
-    assert table([record, record])[("seeds", "")].tolist() == [1]
-
-
 def test_a_run_for_choosing_shows_its_validation_accuracy_in_a_row_of_its_own() -> None:
     final = made(method="ce")
     final["validation"] = {"default": "v", "accuracy": {"v": {"all": 0.99}}, "pictures": 9}
+    final["test"] = {"default": "mean", "accuracy": {"v": {"all": 0.1}, "mean": {"all": 0.3}}, "pictures": 9}
     chosen = made(method="ce", purpose="choosing", accuracy={"all": 0.25})
     frame = table([final, chosen])
     assert frame[("on", "")].tolist() == ["test", "validation"]
     assert frame[("all", "mean")].tolist() == pytest.approx([30, 25])
-
-
-def test_the_table_shows_the_default_prediction() -> None:
-    record = made(method="mbib")
-    accuracy = {"v": {"all": 0.1}, "z": {"all": 0.2}, "mean": {"all": 0.3}}
-    record["test"] = {"default": "mean", "accuracy": accuracy, "pictures": 9}
-    assert table([record])[("all", "mean")].tolist() == pytest.approx([30])
 
 
 def test_a_shot_that_a_data_set_lacks_stays_empty() -> None:
@@ -385,17 +459,38 @@ def test_a_shot_that_a_data_set_lacks_stays_empty() -> None:
     without = made(method="ce", imbalance=10, accuracy={"many": 0.5, "all": 0.5})
     frame = table([with_few, without])
     assert pd.isna(frame[("few", "mean")][1])
-    rows = show_table(frame).splitlines()
+    *rows, _ = show_table(frame).splitlines()
     assert "nan" not in "\n".join(rows).lower()
     assert rows[2].split()[-3:] == ["50.0", "50.0", "1"]
 
 
-def test_the_text_names_a_setting_only_where_rows_differ_in_it() -> None:
-    records = [made(method="mbib"), made(method="mbib", beta=2.0)]
-    header = show_table(table(records)).splitlines()[0].split()
-    assert "beta" in header
-    assert "gamma" not in header
+def test_the_text_names_a_setting_only_where_it_tells_rows_apart() -> None:
+    header, *_, shared = show_table(table([made(method="mbib"), made(method="mbib", beta=2.0)])).splitlines()
+    assert header.split() == ["method", "beta", "many", "few", "all", "seeds"]
+    assert shared == "all rows: data glyphs-lt, imbalance 100, schedule glyphs, epochs 24, on test"
+    long = "folder:/a/very/long/path/to/the/folder/of/birds"
+    mixed = [
+        made(),
+        made(data="cifar100-lt"),
+        made(data=long, pictures="01"),
+        made(data="folder:birds", pictures="01", seed=1),
+    ]
+    header, *rows, _ = show_table(table(mixed)).splitlines()
+    assert header.split() == ["data", "method", "many", "few", "all", "seeds"], "the rest follows from the data"
+    assert [row.split()[0] for row in rows] == ["glyphs-lt", "cifar100-lt", "folder:birds"]
+    assert rows[2].split()[-1] == "2", "a folder that was moved is the same"
     assert show_table(table([])) == "no records"
+
+
+def test_the_table_as_csv_has_every_setting_and_no_formula() -> None:
+    frame = table([made(method="mbib", seed=s, accuracy={"all": 0.181 + s / 10}) for s in (0, 1)])
+    frame[("schedule", "")] = "=1+1"
+    header, row, end = csv_table(frame).split("\n")
+    cells = dict(zip(header.split(","), row.split(","), strict=True))
+    assert cells.keys() >= {"data", "alphas", "precision", "on", "all_mean", "all_std", "seeds"}
+    assert (cells["alphas"], cells["all_mean"], cells["seeds"], cells["schedule"]) == ("0.1 0.3", "23.1", "2", "'=1+1")
+    assert float(cells["all_std"]) == pytest.approx(10 / 2**0.5)
+    assert end == ""
 
 
 def test_shares_are_shown_short_and_told_apart_in_full() -> None:
@@ -429,23 +524,28 @@ def test_a_commit_is_named_with_its_changes(tmp_path: Path, monkeypatch: pytest.
     assert results.commit_of_code() == head
     (package / "results.py").write_text("second")
     assert results.commit_of_code() == head + "+changes"
+    (tmp_path / "venv" / "mbib_core").mkdir(parents=True)
+    with monkeypatch.context() as patch:  # installed in an environment inside somebody's checkout
+        patch.setattr(results, "__file__", str(tmp_path / "venv" / "mbib_core" / "results.py"))
+        assert results.commit_of_code() == "unknown"
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(subprocess.CalledProcessError, match="128"):
+        git("status")
+    assert results.commit_of_code() == head + "+changes", "in a checkout of another user, too"
 
 
-def test_a_package_that_no_repository_tracks_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Installed in a virtual environment inside somebody's own checkout."""
-    own = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-    for words in (["init", "-q"], ["commit", "-qm", "one", "--allow-empty"]):
-        subprocess.run(["git", *own, *words], cwd=tmp_path, check=True)
-    package = tmp_path / "venv" / "mbib_core"
-    package.mkdir(parents=True)
-    (package / "results.py").write_text("")
-    monkeypatch.setattr(results, "__file__", str(package / "results.py"))
-    assert results.commit_of_code() == "unknown"
-
-
-def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_the_commit_is_what_the_environment_says_and_the_version_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MBIB_COMMIT", "0123456789ab")
+    assert results.commit_of_code() != "0123456789ab", "a checkout knows better"
     monkeypatch.setenv("PATH", "/nowhere")
+    assert results.commit_of_code() == "0123456789ab"
+    monkeypatch.delenv("MBIB_COMMIT")
     assert results.commit_of_code() == "unknown"
+    assert results.version_of_code() == importlib.metadata.version("mbib-core")
+    monkeypatch.setattr(sys, "path", [])
+    assert results.version_of_code() == "unknown"
 
 
 def test_published_tables_hold_the_papers_headline_and_its_own_spread():
