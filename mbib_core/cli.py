@@ -9,7 +9,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from mbib_core.text import cell, printable
 
@@ -128,6 +128,7 @@ def _train(args: argparse.Namespace) -> int:
         weights=not args.no_weights,
         features=args.features,
         report=not args.no_report,
+        skip_broken=args.skip_broken,
         progress=not args.quiet,
     )
     if made is None:  # not the first of several processes
@@ -204,38 +205,12 @@ def _head(top: int, classes: list[str]) -> list[str]:
 
 
 def _table(args: argparse.Namespace) -> int:
-    from mbib_core.results import find, read_records, show_table, table
+    from mbib_core.results import conditions, csv_table, find, read_records, show_table, table
 
     records = [record for folder in args.folders for record in read_records(folder)]
-    if args.where:
-        records = find(records, **_where(args.where))
-    frame = table(records)
-    if not args.csv or frame.empty:
-        print(printable(show_table(frame), keep="\n"))
-        return 0
-    frame.columns = ["_".join(filter(None, column)) for column in frame.columns]
-    cells = frame.apply(lambda column: column.map(lambda value: cell(value) if isinstance(value, str) else value))
-    print(cells.to_csv(index=False, lineterminator="\n"), end="")
+    frame = table(find(records, **conditions(args.where)) if args.where else records)
+    print(csv_table(frame) if args.csv else printable(show_table(frame), keep="\n"), end="" if args.csv else "\n")
     return 0
-
-
-def _where(pairs: list[str]) -> dict[str, Any]:
-    """Settings and their values out of "name=value". Raises ValueError on a name that is no setting."""
-    import json
-
-    from mbib_core.settings import Settings
-
-    found = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise ValueError(f"--where {pair}: write the name of a setting and its value, as in --where method=mbib")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    settings = Settings.of(found).plain()
-    return {name: settings[name] for name in found}
 
 
 def _campaign(args: argparse.Namespace) -> int:
@@ -364,6 +339,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--again", action="store_true", help="train anew even if there is a record; what was cut goes on"
     )
+    train.add_argument("--skip-broken", action="store_true", help="leave broken images of a folder out, and list them")
     train.add_argument("--no-weights", action="store_true", help="keep the record alone")
     train.add_argument("--no-report", action="store_true", help="write no page and picture beside the record")
     train.add_argument(
