@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mbib_core.files import write_atomically
 from mbib_core.settings import Settings, run_id
+from mbib_core.text import cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -295,7 +296,7 @@ def _csv_cell(value: Any) -> Any:
         return " ".join(map(str, value))
     if isinstance(value, float):
         return float(f"{value:.10g}")  # no 18.099999999999998
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return cell(value) if isinstance(value, str) else value
 
 
 def _missing(value: Any) -> bool:
