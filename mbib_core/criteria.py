@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from mbib_core.losses import (
@@ -145,7 +144,7 @@ def check_settings(
     k: float = 0.0,
     gamma: float = 0.0,
     tau: float = 1.0,
-    counts: Float[Tensor, " c"] | None = None,
+    counts: Counts | None = None,
 ) -> None:
     """Raises TypeError on what is no number, ValueError on a number out of range.
 
@@ -163,7 +162,7 @@ def check_settings(
     if not all(alpha >= 0 for alpha in shares) or not sum(shares) <= 1 + 1e-9:  # decimals may sum to just over 1
         raise ValueError(f"alphas {tuple(alphas)} must be 0 or larger and sum to at most 1: they are proportions")
     if counts is not None:
-        span = f"for counts from {counts.min():g} to {counts.max():g}, float32 cannot hold"
+        span = f"for counts from {float(counts.min()):g} to {float(counts.max()):g}, float32 cannot hold"
         if not bool((class_weights(counts, float(k)).float() >= torch.finfo(torch.float32).tiny).all()):
             raise ValueError(f"k is {k}: {span} the class weights; choose a smaller k")
         if not bool(class_temperatures(counts, float(gamma)).isfinite().all()):
@@ -199,7 +198,9 @@ def _as_counts(counts: Any) -> Tensor:
 
 def _numbers(counts: Any) -> np.ndarray:
     """A native copy: torch knows neither big-endian arrays nor arrays of objects."""
-    array = np.array([n.item() if isinstance(n, Tensor) else n for n in counts] if isinstance(counts, list) else counts)
+    array = np.array(
+        [n.item() if isinstance(n, Tensor) else n for n in counts] if isinstance(counts, Sequence) else counts
+    )
     if array.dtype == object:  # of pandas, or numbers of several kinds
         array = np.array([_number("a count", n) for n in array.ravel()]).reshape(array.shape)
     return array.astype(array.dtype.newbyteorder("="))
@@ -211,8 +212,8 @@ def _checked(logits: Sequence[Tensor], targets: Tensor, counts: Tensor) -> Tenso
     if not soft and not (isinstance(targets, Tensor) and targets.dim() == 1 and _whole(targets)):
         what = f"{targets.dtype} {list(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
         raise TypeError(
-            f"targets must be a tensor of class numbers, int64 [B], not {what}; whole numbers: .long(), a column: "
-            f".squeeze(1), soft targets: floats [B, C]"
+            f"targets must be a tensor of class numbers, int64 [B], not {what}: try .long() for whole numbers and "
+            f".squeeze(1) for a column; soft targets are floats [B, C]"
         )
     wanted = [len(targets), len(counts)]
     if soft and list(targets.shape) != wanted:

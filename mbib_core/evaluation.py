@@ -89,7 +89,7 @@ def evaluate(network: Bottleneck, images: Images, data: LongTailed, *, adjusted:
 
 
 def accuracies(logits: dict[str, Tensor], y: Tensor, data: LongTailed, *, top: int = 1) -> dict[str, dict[str, float]]:
-    """The (top-k) accuracy of every prediction in `logits`, 0 to 1, over all classes and by shot: means over classes."""
+    """Top-k accuracy of every prediction in `logits`, 0 to 1, over all classes and by shot: means over classes."""
     return {name: metrics.by_shot(metrics.accuracy_by_class(f, y, top=top), data.shots) for name, f in logits.items()}
 
 

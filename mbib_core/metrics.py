@@ -172,7 +172,7 @@ def _checked(
     targets = targets.long()
     low, high = (int(targets.min()), int(targets.max())) if len(targets) else (0, -1)
     allowed = values.shape[1] if not finite else high + 1 if classes is None else classes
-    if not 0 <= low or not high < allowed:
+    if low < 0 or high >= allowed:
         of = "" if finite else ", the classes of the logits"
         raise ValueError(f"labels run from {low} to {high}, outside 0 to {allowed - 1}{of}")
     return values, targets
