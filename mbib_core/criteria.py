@@ -133,7 +133,7 @@ def check_counts(counts: Tensor) -> None:
         total = f", {len(bad)} in all" if len(bad) > 5 else ""
         raise ValueError(
             f"every class needs a training picture: classes {bad[:5]}{total} have a count below 1 or not finite; add "
-            f"pictures, or leave the classes out and number the others anew"
+            f"pictures, or leave these classes out and renumber the others"
         )
 
 

@@ -72,7 +72,7 @@ def _names(axes, *groups) -> list[str]:
 
 
 def entropy(p, of: Names, *, given: Names = "", axes, base: float = math.e) -> float:
-    """What is unknown of some variables once others are known: H(X|Z) = H(X,Z) - H(Z), H(X) = -E log p(x).
+    """The uncertainty left in some variables once others are known: H(X|Z) = H(X,Z) - H(Z), H(X) = -E log p(x).
 
     p, axes, names: as in `marginal`; `given` may be empty. base: e gives nats, 2 gives bits. Raises as `marginal`.
 
@@ -84,7 +84,7 @@ def entropy(p, of: Names, *, given: Names = "", axes, base: float = math.e) -> f
 
 
 def mutual_information(p, a: Names, b: Names, *, given: Names = "", axes, base: float = math.e) -> float:
-    """What some variables tell of others: I(A;B|C) = H(A|C) - H(A|B,C).
+    """What some variables tell about others: I(A;B|C) = H(A|C) - H(A|B,C).
 
     Eq. 3: I(v;z) = I(z;y) + I(v;z|y) for y - v - z. Eq. 10: I(X;Y) >= I(v_1;Y) >= I(v_2;Y) for Y - X - v_1 - v_2.
     p, axes, names, base: as in `entropy`; groups such as a="xy" are joint variables. Raises as `marginal`.
@@ -97,7 +97,7 @@ def mutual_information(p, a: Names, b: Names, *, given: Names = "", axes, base: 
 
 
 def kl_divergence(p: Array, q: Array, *, base: float = math.e) -> float:
-    """The price of taking q for p: KL(p, q) = E_p log p/q; infinite where q = 0 < p.
+    """The cost of using q in place of p: KL(p, q) = E_p log p/q; infinite where q = 0 < p.
 
     p, q: distributions of one shape, not samples. Raises ValueError for anything else. Source: Kullback & Leibler 1951.
     """
@@ -364,7 +364,7 @@ class Bounds(NamedTuple):
 def variational_bounds(
     p_xy: Joint, p_z_given_x: Float[np.ndarray, "X Z"], q_y_given_z: Float[np.ndarray, "Z Y"], r_z: Array
 ) -> Bounds:
-    """What a decoder q(y|z) and a prior r(z) say of a discrete encoder, beside the truth.
+    """What a decoder q(y|z) and a prior r(z) say about a discrete encoder, beside the true values.
 
     Eq. 2: I(Z;Y) >= H(Y) + E log q(y|z), short by E KL(p(y|z), q(y|z));  I(X;Z) <= E_x KL(p(z|x), r(z)), over by
     KL(p(z), r). Tight for q = p(y|z), r = p(z); a zero where the truth has none gives an infinite bound.
