@@ -1,67 +1,125 @@
-"""The losses as modules for any training loop: they hold the counts and the settings, and check what they are given."""
+"""The losses as modules for any training loop: they hold the counts and the settings, and check their input."""
 
-from collections.abc import Sequence
-from typing import Any
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mbib_core.losses import Counts, Logits, Scalar, Targets, bib, mbib
+from mbib_core.losses import (
+    Counts,
+    Logits,
+    Loss,
+    Targets,
+    _mixture,
+    balanced_softmax,
+    bib,
+    class_temperatures,
+    class_weights,
+    mbib,
+    self_distillation,
+)
+
+
+class Terms(NamedTuple):
+    """The parts of a loss l_v + l_z + beta l_vsd, each in nats; in MBIB l_v and l_vsd are means with the alphas."""
+
+    l_v: Loss
+    l_z: Loss
+    l_vsd: Loss
 
 
 class BIBLoss(nn.Module):
     """`bib` for any training loop: `BIBLoss(counts, beta=1.0)(v_logits, z_logits, targets)`.
 
     `counts` [C] are the training pictures of each class in the order of the labels, `torch.bincount(labels,
-    minlength=C)`; they become a buffer and move with the module. Every label must be a class: see `bib`.
+    minlength=C)`; they become a buffer and move with the module. `targets` are class numbers [B] or soft targets
+    [B, C]. Every picture needs a label: see `bib` for PyTorch's -100. `terms` returns L_v, L_z and L_VSD apart.
 
-    Raises ValueError on counts below 1, on a negative beta, k or gamma, and on logits of another shape than targets
-    and counts or on another device; TypeError on counts that are no list, array or tensor, and on targets that are no
-    class numbers.
+    With k > 0 each mean divides by the weights of its own batch, as in PyTorch, so gradients accumulated over parts of
+    a batch are not those of the whole; `reduction="sum"`, divided by the number of pictures, does not depend on the
+    parts.
+
+    Raises ValueError on counts below 1, on settings out of range, and on logits of another shape than targets and
+    counts or on another device; TypeError on counts that are no list, array or tensor of numbers, on settings that are
+    no numbers, and on targets that are neither class numbers nor soft targets.
     """
 
     counts: Tensor
 
-    def __init__(self, counts: Counts | Sequence[int], *, beta: float, k: float = 0.0, gamma: float = 0.0):
+    def __init__(
+        self,
+        counts: Counts | Sequence[int],
+        *,
+        beta: float,
+        k: float = 0.0,
+        gamma: float = 0.0,
+        tau: float = 1.0,
+        label_smoothing: float = 0.0,
+        reduction: str = "mean",
+    ):
         super().__init__()
         counts = _as_counts(counts)
         check_counts(counts)
-        check_settings(beta=beta, k=k, gamma=gamma)
-        # Kept as whole numbers where they are: `model.half()` turns floats, and a million would become infinite.
-        whole = counts.long()
-        self.register_buffer("counts", whole if bool((whole == counts).all()) else counts)
-        self.beta, self.k, self.gamma = beta, k, gamma
+        check_settings(beta=beta, k=k, gamma=gamma, tau=tau, counts=counts)
+        if not 0 <= _number("label_smoothing", label_smoothing) <= 1:
+            raise ValueError(f"label_smoothing is {label_smoothing}: it must be a number from 0 to 1")
+        if reduction not in ("mean", "sum", "none"):
+            raise ValueError(f"reduction is {reduction!r}: it must be mean, sum or none")
+        self.register_buffer("counts", counts)
+        self.beta, self.k, self.gamma, self.tau = float(beta), float(k), float(gamma), float(tau)
+        self.label_smoothing, self.reduction = float(label_smoothing), reduction
+        self.alphas: tuple[float, ...] = ()
 
-    def forward(self, v_logits: Logits, z_logits: Logits, targets: Targets) -> Scalar:
-        _check_batch((v_logits, z_logits), targets, self.counts)
-        return bib(v_logits, z_logits, targets.long(), counts=self.counts, beta=self.beta, k=self.k, gamma=self.gamma)
+    def forward(self, v_logits: Logits, z_logits: Logits, targets: Targets) -> Loss:
+        targets = _checked((v_logits, z_logits), targets, self.counts)
+        return bib(v_logits, z_logits, targets, beta=self.beta, gamma=self.gamma, **self._options)
+
+    def terms(self, v_logits: Logits | Sequence[Logits], z_logits: Logits, targets: Targets) -> Terms:
+        """L_v, L_z and L_VSD of the same arguments as the loss, with their gradients; `beta` is not in L_VSD."""
+        v_logits = [v_logits] if isinstance(v_logits, Tensor) else v_logits
+        targets = _checked((*v_logits, z_logits), targets, self.counts)
+        temperature = class_temperatures(self.counts, self.gamma) if self.gamma else 1.0
+        own: dict[str, Any] = {"temperature": temperature, "reduction": self.reduction}
+        return Terms(
+            l_v=_mixture([balanced_softmax(v_i, targets, **self._options) for v_i in v_logits], self.alphas),
+            l_z=balanced_softmax(z_logits, targets, **self._options),
+            l_vsd=_mixture([self_distillation(v_i, z_logits, **own) for v_i in v_logits], self.alphas),
+        )
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        names = ("counts", "k", "tau", "label_smoothing", "reduction")
+        return {name: getattr(self, name) for name in names}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BIBLoss":
+        """Moves the counts, but never rounds them: in half precision a million is infinite."""
+        counts = self.counts
+        super()._apply(fn, recurse)
+        if self.counts.dtype != counts.dtype:
+            self.counts = counts.to(self.counts.device)
+        return self
 
 
 class MBIBLoss(BIBLoss):
     """`mbib` for any training loop: `MBIBLoss(counts, alphas=(0.1, 0.3), beta=1.0)([v1, v2, v3], z, targets)`.
 
     The logits of the observations run from shallow to deep; `alphas` are one for each but the deepest, which the first
-    batch checks (`methods.shared_alphas` has some for other numbers than two). The rest is as in `BIBLoss`.
+    batch checks (`methods.shared_alphas` has some for other numbers than two). `settings` and the rest are those of
+    `BIBLoss`.
     """
 
-    def __init__(
-        self,
-        counts: Counts | Sequence[int],
-        *,
-        alphas: Sequence[float],
-        beta: float,
-        k: float = 0.0,
-        gamma: float = 0.0,
-    ):
-        super().__init__(counts, beta=beta, k=k, gamma=gamma)
+    def __init__(self, counts: Counts | Sequence[int], *, alphas: Sequence[float], beta: float, **settings: Any):
+        super().__init__(counts, beta=beta, **settings)
         check_settings(alphas=alphas)
-        self.alphas = tuple(alphas)
+        self.alphas = tuple(float(alpha) for alpha in alphas)
 
-    def forward(self, v_logits: Sequence[Logits], z_logits: Logits, targets: Targets) -> Scalar:  # type: ignore[override]
-        _check_batch((*v_logits, z_logits), targets, self.counts)
-        own = {"beta": self.beta, "k": self.k, "gamma": self.gamma}
-        return mbib(v_logits, z_logits, targets.long(), counts=self.counts, alphas=self.alphas, **own)
+    def forward(self, v_logits: Sequence[Logits], z_logits: Logits, targets: Targets) -> Loss:  # type: ignore[override]
+        targets = _checked((*v_logits, z_logits), targets, self.counts)
+        own: dict[str, Any] = {"alphas": self.alphas, "beta": self.beta, "gamma": self.gamma}
+        return mbib(v_logits, z_logits, targets, **own, **self._options)
 
 
 def check_counts(counts: Tensor) -> None:
@@ -75,36 +133,91 @@ def check_counts(counts: Tensor) -> None:
         total = f", {len(bad)} in all" if len(bad) > 5 else ""
         raise ValueError(
             f"every class needs a training picture: classes {bad[:5]}{total} have a count below 1 or not finite; add "
-            f"pictures, or leave the classes out and number the others anew"
+            f"pictures, or leave these classes out and renumber the others"
         )
 
 
-def check_settings(*, alphas: Sequence[float] = (), beta: float = 0.0, k: float = 0.0, gamma: float = 0.0) -> None:
-    """Raises ValueError if beta, k or gamma is negative or not finite, or alphas are negative or sum past 1."""
+def check_settings(
+    *,
+    alphas: Sequence[float] = (),
+    beta: float = 0.0,
+    k: float = 0.0,
+    gamma: float = 0.0,
+    tau: float = 1.0,
+    counts: Counts | None = None,
+) -> None:
+    """Raises TypeError on what is no number, ValueError on a number out of range.
+
+    beta, k and gamma are finite and not negative, tau is finite, alphas are proportions that sum to at most 1. With the
+    training `counts` [C], k and gamma must leave every class a weight and a temperature that float32 can hold.
+    """
     for name, value in {"beta": beta, "k": k, "gamma": gamma}.items():
-        if not 0 <= value < float("inf"):
+        if not 0 <= _number(name, value) < float("inf"):
             raise ValueError(f"{name} is {value}: it must be a finite number, 0 or larger")
-    if not all(alpha >= 0 for alpha in alphas) or not sum(alphas) <= 1 + 1e-9:  # decimals add up a little past 1
+    if not abs(_number("tau", tau)) < float("inf"):
+        raise ValueError(f"tau is {tau}: it must be a finite number")
+    if isinstance(alphas, str) or not hasattr(alphas, "__iter__"):
+        raise TypeError(f"alphas are {alphas!r}: they must be numbers, one for each observation but the deepest")
+    shares = [_number("an alpha", alpha) for alpha in alphas]
+    if not all(alpha >= 0 for alpha in shares) or not sum(shares) <= 1 + 1e-9:  # decimals may sum to just over 1
         raise ValueError(f"alphas {tuple(alphas)} must be 0 or larger and sum to at most 1: they are proportions")
+    if counts is not None:
+        span = f"for counts from {float(counts.min()):g} to {float(counts.max()):g}, float32 cannot hold"
+        if not bool((class_weights(counts, float(k)).float() >= torch.finfo(torch.float32).tiny).all()):
+            raise ValueError(f"k is {k}: {span} the class weights; choose a smaller k")
+        if not bool(class_temperatures(counts, float(gamma)).isfinite().all()):
+            raise ValueError(f"gamma is {gamma}: {span} the class temperatures; choose a smaller gamma")
+
+
+def _number(name: str, value: Any) -> float:
+    """`value` as a float; a scalar of NumPy or torch counts as a number."""
+    scalar = value.item() if isinstance(value, Tensor | np.ndarray) and value.ndim == 0 else value
+    if not isinstance(scalar, numbers.Real):
+        raise TypeError(f"{name} is {value!r}: it must be a number")
+    return float(scalar)
 
 
 def _as_counts(counts: Any) -> Tensor:
     """A copy of `counts` as a tensor; a dict or a pandas Series would lose which class a number belongs to."""
-    if hasattr(counts, "iloc") or not (isinstance(counts, Sequence) or hasattr(counts, "__array__")):
+    ordered = isinstance(counts, Sequence) or hasattr(counts, "__array__")
+    if hasattr(counts, "iloc") or not ordered or np.ma.isMaskedArray(counts):
         raise TypeError(
             f"counts must be a list, array or tensor with the pictures of class 0, 1, 2 ..., not a "
             f"{type(counts).__name__}: torch.bincount(labels, minlength=classes)"
         )
-    counts = torch.as_tensor(counts if isinstance(counts, Tensor) else np.array(counts))
-    return counts.clone() if counts.is_floating_point() else counts.long().clone()
+    try:
+        counts = counts.detach().clone() if isinstance(counts, Tensor) else torch.from_numpy(_numbers(counts))
+    except (TypeError, ValueError):
+        raise TypeError("counts must be numbers, one a class: torch.bincount(labels, minlength=classes)") from None
+    if counts.dtype == torch.bool or counts.is_complex():
+        raise TypeError(f"counts must be numbers of pictures, not {counts.dtype}")
+    # Whole numbers are kept as such; float32 holds all others, on Apple's GPUs, too.
+    whole = counts.long()
+    return counts.float() if counts.is_floating_point() and bool((whole != counts).any()) else whole
 
 
-def _check_batch(logits: Sequence[Tensor], targets: Tensor, counts: Tensor) -> None:
-    """A look at shapes and devices alone: one at the labels' values would make a GPU's processor wait."""
-    if not isinstance(targets, Tensor) or targets.dim() != 1 or targets.dtype not in (torch.int64, torch.uint8):
+def _numbers(counts: Any) -> np.ndarray:
+    """A native copy: torch knows neither big-endian arrays nor arrays of objects."""
+    array = np.array(
+        [n.item() if isinstance(n, Tensor) else n for n in counts] if isinstance(counts, Sequence) else counts
+    )
+    if array.dtype == object:  # of pandas, or numbers of several kinds
+        array = np.array([_number("a count", n) for n in array.ravel()]).reshape(array.shape)
+    return array.astype(array.dtype.newbyteorder("="))
+
+
+def _checked(logits: Sequence[Tensor], targets: Tensor, counts: Tensor) -> Tensor:
+    """The targets as int64 [B] or as soft targets; shapes and devices are checked, values would force a GPU sync."""
+    soft = isinstance(targets, Tensor) and targets.is_floating_point() and targets.dim() == 2
+    if not soft and not (isinstance(targets, Tensor) and targets.dim() == 1 and _whole(targets)):
         what = f"{targets.dtype} {list(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
-        raise TypeError(f"targets must be a tensor of class numbers, int64 [B], not {what}; whole numbers: .long()")
+        raise TypeError(
+            f"targets must be a tensor of class numbers, int64 [B], not {what}: try .long() for whole numbers and "
+            f".squeeze(1) for a column; soft targets are floats [B, C]"
+        )
     wanted = [len(targets), len(counts)]
+    if soft and list(targets.shape) != wanted:
+        raise ValueError(f"soft targets must be {wanted}, a column for each class, these are {list(targets.shape)}")
     if targets.device != counts.device:
         raise ValueError(
             f"the targets are on {targets.device}, the loss with its counts on {counts.device}: targets.to(device), "
@@ -122,3 +235,8 @@ def _check_batch(logits: Sequence[Tensor], targets: Tensor, counts: Tensor) -> N
                 f"logits must be {wanted}, a row for each target and a column for each class that has a count, these "
                 f"are {list(f.shape)}"
             )
+    return targets if soft else targets.long()
+
+
+def _whole(targets: Tensor) -> bool:
+    return not (targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool)

@@ -1,8 +1,10 @@
-"""What a network answers to pictures, and what its answers are worth: the numbers of a record."""
+"""Runs a network over a set of pictures and scores the result: the numbers of a record."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -56,10 +58,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Everything a record says of one set of images, as plain values; rounded to 6 digits. `predict` is the method's.
 
-    `accuracy` (0 to 1): by prediction, over all classes and by shot, means over classes; `by_class` for each
-    prediction; of the `default` prediction the `posterior_means` (Eq. 14) and the `calibration` over all and by shot;
-    `rho` (Eqs. 15 to 17) and the leave-one-out 10-nearest-neighbour accuracy `neighbours` of v and z. None stands
-    for a class without pictures. Raises FloatingPointError if the network has diverged.
+    `accuracy` (0 to 1): by prediction, over all classes and by shot, means over classes; `top5` likewise, where there
+    are more than 5 classes; `by_class` for each prediction; of the `default` prediction the `micro` accuracy (over
+    pictures), `macro_f1`, the `posterior_means` (Eq. 14) and the `calibration` over all and by shot; `rho` (Eqs. 15 to
+    17) and the leave-one-out 10-nearest-neighbour accuracy `neighbours` of v and z. None stands for what has no value,
+    such as a class without pictures. Raises FloatingPointError if the network has diverged.
     """
     counts = data.counts.to(next(network.parameters()).device)
     found = features_of(network, images.x, predict=lambda outputs: predict(outputs, counts))
@@ -79,6 +82,9 @@ def evaluate(
             "pictures": len(y),
             "default": default,
             "accuracy": accuracies(logits, y, data),
+            **({"top5": accuracies(logits, y, data, top=5)} if classes > 5 else {}),
+            "micro": metrics.micro_accuracy(logits[default], y),
+            "macro_f1": float(metrics.f1_by_class(logits[default], y).nanmean()),
             "by_class": {name: metrics.accuracy_by_class(f, y) for name, f in logits.items()},
             "posterior_means": metrics.posterior_means(logits[default], y),
             "calibration": {shot: metrics.calibration(logits[default][r], y[r]) for shot, r in rows.items()},
@@ -90,10 +96,9 @@ def evaluate(
     )
 
 
-def accuracies(logits: dict[str, Tensor], y: Tensor, data: LongTailed) -> dict[str, dict[str, float]]:
-    """Of every prediction in `logits` the accuracy (0 to 1) over all classes and by shot, means over classes."""
-    masks = {shot: mask.to(y.device) for shot, mask in data.shots.items()}
-    return {name: metrics.by_shot(metrics.accuracy_by_class(f, y), masks) for name, f in logits.items()}
+def accuracies(logits: dict[str, Tensor], y: Tensor, data: LongTailed, *, top: int = 1) -> dict[str, dict[str, float]]:
+    """Top-k accuracy of every prediction in `logits`, 0 to 1, over all classes and by shot: means over classes."""
+    return {name: metrics.by_shot(metrics.accuracy_by_class(f, y, top=top), data.shots) for name, f in logits.items()}
 
 
 def all_finite(found: dict[str, Tensor]) -> bool:
@@ -102,13 +107,13 @@ def all_finite(found: dict[str, Tensor]) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Tensors as lists, numbers to 6 digits, NaN as None: what JSON can hold."""
-    if isinstance(value, Tensor):
+    """What JSON can hold: tensors and arrays as lists, numbers to 6 digits, NaN and infinity as None."""
+    if isinstance(value, Tensor | np.ndarray | np.generic):
         return plain(value.tolist())
     if isinstance(value, dict):
         return {name: plain(v) for name, v in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     if isinstance(value, float):
-        return None if value != value else float(f"{value:.6g}")
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     return value

@@ -30,8 +30,23 @@ def _probabilities(p, what: str = "a joint distribution") -> np.ndarray:
     if (p < 0).any():
         raise ValueError(f"{what} has no negative entry, this one has {p.min():.6g}")
     if abs(p.sum() - 1) > 1e-6:  # wide enough for float32, narrow enough for a wrong marginal
-        raise ValueError(f"{what} sums to 1, this one sums to {p.sum():.6g}")
+        raise ValueError(f"{what} sums to 1, this one sums to {p.sum():.{6 if abs(p.sum() - 1) > 1e-4 else 12}g}")
     return p / p.sum()
+
+
+def _joint(p_xy) -> np.ndarray:
+    """`p_xy` [X, Y] in float64, or a ValueError that says why it is no joint distribution of two variables."""
+    p_xy = np.asarray(p_xy, dtype=np.float64)
+    if p_xy.ndim != 2:
+        raise ValueError(f"p_xy has two axes, this one has {p_xy.ndim}")
+    return _probabilities(p_xy)
+
+
+def _unit(base: float) -> float:
+    """One unit of information in nats: log(base)."""
+    if not 1 < base < math.inf:
+        raise ValueError(f"base is a finite number above 1, got {base}: e gives nats, 2 gives bits")
+    return math.log(base)
 
 
 # --- entropies of a joint distribution
@@ -57,7 +72,7 @@ def _names(axes, *groups) -> list[str]:
 
 
 def entropy(p, of: Names, *, given: Names = "", axes, base: float = math.e) -> float:
-    """What is unknown of some variables once others are known: H(X|Z) = H(X,Z) - H(Z), H(X) = -E log p(x).
+    """The uncertainty left in some variables once others are known: H(X|Z) = H(X,Z) - H(Z), H(X) = -E log p(x).
 
     p, axes, names: as in `marginal`; `given` may be empty. base: e gives nats, 2 gives bits. Raises as `marginal`.
 
@@ -65,11 +80,11 @@ def entropy(p, of: Names, *, given: Names = "", axes, base: float = math.e) -> f
     0.5
     """
     joint, known = (marginal(p, _names(axes, *groups), axes=axes) for groups in ([of, given], [given]))
-    return max(0.0, float((known * _log(known)).sum() - (joint * _log(joint)).sum())) / math.log(base)  # never -1e-17
+    return max(0.0, float((known * _log(known)).sum() - (joint * _log(joint)).sum())) / _unit(base)  # never -1e-17
 
 
 def mutual_information(p, a: Names, b: Names, *, given: Names = "", axes, base: float = math.e) -> float:
-    """What some variables tell of others: I(A;B|C) = H(A|C) - H(A|B,C).
+    """What some variables tell about others: I(A;B|C) = H(A|C) - H(A|B,C).
 
     Eq. 3: I(v;z) = I(z;y) + I(v;z|y) for y - v - z. Eq. 10: I(X;Y) >= I(v_1;Y) >= I(v_2;Y) for Y - X - v_1 - v_2.
     p, axes, names, base: as in `entropy`; groups such as a="xy" are joint variables. Raises as `marginal`.
@@ -82,7 +97,7 @@ def mutual_information(p, a: Names, b: Names, *, given: Names = "", axes, base: 
 
 
 def kl_divergence(p: Array, q: Array, *, base: float = math.e) -> float:
-    """The price of taking q for p: KL(p, q) = E_p log p/q; infinite where q = 0 < p.
+    """The cost of using q in place of p: KL(p, q) = E_p log p/q; infinite where q = 0 < p.
 
     p, q: distributions of one shape, not samples. Raises ValueError for anything else. Source: Kullback & Leibler 1951.
     """
@@ -91,7 +106,8 @@ def kl_divergence(p: Array, q: Array, *, base: float = math.e) -> float:
         raise ValueError(f"p and q have one shape, these have {p.shape} and {q.shape}")
     if (q[p > 0] == 0).any():
         return math.inf
-    return max(0.0, float((p * (_log(p) - _log(q))).sum())) / math.log(base)
+    log_q = np.log(q, where=q > 0, out=np.zeros_like(q))
+    return max(0.0, float((p * (_log(p) - log_q)).sum())) / _unit(base)
 
 
 # --- the exact information bottleneck, Eq. 1
@@ -124,8 +140,10 @@ def information_bottleneck(
 
     p_xy [X, Y]: a joint, zeros allowed. restarts: random starts of the search, beside each p(y|x), so `gap` is as good
     as the search. tol: for residual and gap. start [X, T]: a neighbouring beta's encoder. Newton solves systems of
-    (values of T in use) |Y| unknowns; above 3,000 there are only plain rounds, and residual and gap tell.
-    Raises ValueError for a `p_xy` that is no joint distribution and for a negative beta.
+    (values of T in use) |Y| unknowns; above 3,000 there are only plain rounds, and residual and gap tell. An x of
+    p(x) <= 1e-12 is taken for one that never happens: it could add 3e-11 nats.
+    Raises ValueError for a `p_xy` that is no joint distribution, for a beta that is negative or too small for float64
+    (0 is allowed), and for a `start` that is no encoder of x.
     Source: Tishby, Pereira, Bialek (1999); the optimality condition: Csiszar (1974).
     """
     curve = information_curve(p_xy, [beta], restarts=restarts, tol=tol, seed=seed, start=start)
@@ -140,10 +158,17 @@ def information_curve(
     betas [B]: in any order; the first axis of every field of the result. Each beta starts from its lower neighbour's
     optimum, and is then searched and mended on its own. The rest is as in `information_bottleneck`.
     """
-    p_xy, betas = _probabilities(p_xy), np.asarray(betas, dtype=np.float64)
-    if (wrong := ~(betas >= 0)).any():
-        raise ValueError(f"beta is a number >= 0, got {betas[wrong][0]}")
+    p_xy, betas = _joint(p_xy), np.asarray(betas, dtype=np.float64)
+    if (wrong := ~((betas == 0) | (betas >= np.finfo(np.float64).tiny))).any():  # below, 1 / beta may be infinite
+        raise ValueError(f"beta is a number >= 0, got {betas[wrong][0]}; the smallest above 0 is 2.3e-308")
+    p_xy = p_xy * (p_xy.sum(1, keepdims=True) > 1e-12)  # else a word of its own for such an x is too light to be kept
     seen, rows = p_xy.sum(1) > 0, _occurring(p_xy)
+    if start is not None:
+        start = np.asarray(start, dtype=np.float64)
+        if start.ndim != 2 or len(start) != len(p_xy):
+            raise ValueError(f"start is q(t|x) with a row for each of {len(p_xy)} x, this one is {list(start.shape)}")
+        for row in start:
+            _probabilities(row, "each row of start")
     # x with one p(y|x) become one: an optimal encoder does not tell them apart
     kinds, kind = np.unique((rows / rows.sum(1, keepdims=True)).round(13), axis=0, return_inverse=True)
     merged, p_x = np.eye(len(kinds))[kind.ravel()].T @ rows, rows.sum(1)
@@ -167,8 +192,6 @@ def information_curve(
 
 
 def _occurring(p_xy):  # what never happens is left out
-    if p_xy.ndim != 2:
-        raise ValueError(f"p_xy has two axes, this one has {p_xy.ndim}")
     return p_xy[p_xy.sum(1) > 0][:, p_xy.sum(0) > 0]
 
 
@@ -262,9 +285,12 @@ def squared_maximal_correlation(p_xy: Joint) -> float:
 
     rho_m is the second singular value of p(x,y) / sqrt(p(x) p(y)). Raises as `marginal`. Source: Renyi (1959).
     """
-    p_xy = _occurring(_probabilities(p_xy))
-    values = np.linalg.svd(p_xy / np.sqrt(np.outer(p_xy.sum(1), p_xy.sum(0))), compute_uv=False)
-    return float((values[1:2] ** 2).sum())
+    return _squared_maximal_correlation(_occurring(_joint(p_xy)))
+
+
+def _squared_maximal_correlation(p_xy) -> float:
+    values = np.linalg.svd(p_xy / np.sqrt(p_xy.sum(1))[:, None] / np.sqrt(p_xy.sum(0)), compute_uv=False)
+    return min(1.0, float((values[1:2] ** 2).sum()))
 
 
 def contraction_coefficient(p_xy: Joint, *, restarts: int = 64, steps: int = 500, seed: int = 0) -> float:
@@ -273,8 +299,8 @@ def contraction_coefficient(p_xy: Joint, *, restarts: int = 64, steps: int = 500
     Ascent from every x and from `restarts` random q; the ratio never falls. Where q tends to p it tends to rho_m^2 at
     most, so eta >= rho_m^2. Raises as `marginal`. Source: Anantharam et al. (2013).
     """
-    p_xy = _occurring(_probabilities(p_xy))
-    p_x, p_y, eta = p_xy.sum(1), p_xy.sum(0), squared_maximal_correlation(p_xy)
+    p_xy = _occurring(_joint(p_xy))
+    p_x, p_y, eta = p_xy.sum(1), p_xy.sum(0), _squared_maximal_correlation(p_xy)
     q_x = np.vstack([np.eye(len(p_x)), np.random.default_rng(seed).dirichlet(np.full(len(p_x), 0.5), restarts)])
     for _ in range(steps):
         kl_x = (q_x * (_log(q_x) - np.log(p_x))).sum(1)
@@ -312,8 +338,10 @@ def gaussian_information_bottleneck(
     beta = np.asarray(beta, dtype=np.float64)
     if not (beta > 0).all():
         raise ValueError("the Gaussian bottleneck needs beta > 0: at 0 the optimum keeps infinitely many nats of X")
-    joint = np.block([[cov_x, cov_xy], [np.transpose(cov_xy), cov_y]])
-    if not np.allclose(joint, joint.T) or np.linalg.eigvalsh(joint).min() <= 0:
+    cov_x, cov_xy, cov_y = (np.asarray(block, dtype=np.float64) for block in (cov_x, cov_xy, cov_y))
+    joint = np.block([[cov_x, cov_xy], [cov_xy.T, cov_y]])
+    symmetric = np.isfinite(joint).all() and np.abs(joint - joint.T).max() <= 1e-8 * np.abs(joint).max()
+    if not symmetric or np.linalg.eigvalsh(joint).min() <= 0:
         raise ValueError("the joint covariance of X and Y is symmetric and positive definite, this one is not")
     whiten = np.linalg.inv(np.linalg.cholesky(cov_x))
     directions, rho, _ = np.linalg.svd(whiten @ cov_xy @ np.linalg.inv(np.linalg.cholesky(cov_y)).T)
@@ -336,13 +364,13 @@ class Bounds(NamedTuple):
 def variational_bounds(
     p_xy: Joint, p_z_given_x: Float[np.ndarray, "X Z"], q_y_given_z: Float[np.ndarray, "Z Y"], r_z: Array
 ) -> Bounds:
-    """What a decoder q(y|z) and a prior r(z) say of a discrete encoder, beside the truth.
+    """What a decoder q(y|z) and a prior r(z) say about a discrete encoder, beside the true values.
 
     Eq. 2: I(Z;Y) >= H(Y) + E log q(y|z), short by E KL(p(y|z), q(y|z));  I(X;Z) <= E_x KL(p(z|x), r(z)), over by
     KL(p(z), r). Tight for q = p(y|z), r = p(z); a zero where the truth has none gives an infinite bound.
     Raises ValueError for a joint, a row or an r that is no distribution. Source: Alemi et al. (2017).
     """
-    p_xy, r_z = _probabilities(p_xy), _probabilities(r_z, "r_z")
+    p_xy, r_z = _joint(p_xy), _probabilities(r_z, "r_z")
     encoder = np.stack([_probabilities(row, "each row of p_z_given_x") for row in p_z_given_x])
     decoder = np.stack([_probabilities(row, "each row of q_y_given_z") for row in q_y_given_z])
     p_xz, p_zy = p_xy.sum(1, keepdims=True) * encoder, encoder.T @ p_xy
@@ -371,9 +399,13 @@ def gaussian_information(
     Returns a Monte Carlo estimate and its standard error, in nats.
     I(X;Z) = E log p(z|x) - log p(z), where p(z) is the mixture of the n Gaussians, so it never exceeds log n. With
     `targets` [n] it is I(Z;Y) = E log p(z|y) - log p(z), p(z|y) the mixture of y's inputs: what a perfect decoder sees.
-    samples: draws of z per input, two or more; time and memory grow as n^2. Source: Goldfeld et al. (2019).
+    samples: draws of z per input, two or more; time and memory grow as n^2. Raises ValueError for fewer draws and for
+    mu or log_var that are not finite. Source: Goldfeld et al. (2019).
     """
     mu, log_var = np.asarray(mu, dtype=np.float64), np.asarray(log_var, dtype=np.float64)
+    if samples < 2 or not (np.isfinite(mu).all() and np.isfinite(log_var).all()):
+        raise ValueError(f"mu and log_var must be finite, and samples ({samples}) 2 or more for a standard error")
+    mu = mu - mu.mean(0)  # a shift changes nothing but the digits that are lost
     n, rng, precision = len(mu), np.random.default_rng(seed), np.exp(-log_var)
     offset = -((mu**2 * precision) + log_var).sum(1) / 2  # what all densities share, 2 pi, cancels
     alike = np.eye(n, dtype=bool) if targets is None else np.equal.outer(targets, targets)

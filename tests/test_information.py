@@ -166,12 +166,16 @@ def test_axes_are_named_by_letters_or_by_words():
 def test_kl_divergence_is_infinite_where_q_misses_mass():
     assert kl_divergence(np.array([0.5, 0.5]), np.array([1.0, 0.0])) == math.inf
     assert kl_divergence(np.array([1.0, 0.0]), np.array([0.5, 0.5]), base=2) == pytest.approx(1)
+    for tiny in (1e-305, 5e-324):
+        expected = math.log(0.5) - 0.5 * math.log(tiny)
+        assert kl_divergence([0.5, 0.5], [tiny, 1]) == pytest.approx(expected, rel=1e-12), "no floor below q"
 
 
 @pytest.mark.parametrize(
     ("p", "sentence"),
     [
-        ([[0.1, 0.5], [0.1, 0.4]], "a joint distribution sums to 1, this one sums to 1.1"),
+        ([[0.1, 0.5], [0.1, 0.4]], r"a joint distribution sums to 1, this one sums to 1\.1$"),
+        ([[0.1, 0.5], [0.1, 0.3 + 2e-6]], r"a joint distribution sums to 1, this one sums to 1\.000002$"),
         ([[1.1, -0.1], [0.0, 0.0]], "a joint distribution has no negative entry, this one has -0.1"),
         ([[0.5, math.nan], [0.5, 0.0]], "a joint distribution has finite entries, this one has 1 that are not"),
     ],
@@ -189,27 +193,66 @@ def test_what_is_no_joint_is_refused_in_one_sentence(p, sentence):
             call()
 
 
-def test_other_refusals_name_the_fault():
-    p = np.full((2, 2), 0.25)
-    with pytest.raises(ValueError, match="axes name each of the 2 axes once"):
-        entropy(p, "x", axes="xyz")
-    with pytest.raises(ValueError, match="'t' is not one of the axes"):
-        entropy(p, "t", axes="xy")
-    with pytest.raises(ValueError, match="q sums to 1, this one sums to 2"):
-        kl_divergence(np.full(2, 0.5), np.ones(2))
-    with pytest.raises(ValueError, match="p and q have one shape"):
-        kl_divergence(np.full(2, 0.5), np.full(4, 0.25))
-    with pytest.raises(ValueError, match="p_xy has two axes, this one has 3"):
-        information_bottleneck(np.full((2, 2, 2), 1 / 8), 0.5)
-    for beta in (-0.1, math.nan):
-        with pytest.raises(ValueError, match="beta is a number >= 0"):
-            information_bottleneck(p, beta)
-    with pytest.raises(ValueError, match="beta > 0"):
-        gaussian_information_bottleneck(np.eye(1), np.eye(1) / 2, np.eye(1), 0.0)
-    with pytest.raises(ValueError, match="positive definite"):
-        gaussian_information_bottleneck(np.eye(1), np.eye(1), np.eye(1), 0.5)
-    with pytest.raises(ValueError, match="each row of q_y_given_z sums to 1"):
-        variational_bounds(p, np.eye(2), np.ones((2, 2)), np.full(2, 0.5))
+HALVES, ONE, FOURTHS = np.full(2, 0.5), np.eye(1), np.full((2, 2), 0.25)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: entropy(FOURTHS, "x", axes="xyz"), "axes name each of the 2 axes once"),
+        (lambda: entropy(FOURTHS, "t", axes="xy"), "'t' is not one of the axes"),
+        *(
+            (lambda f=f, base=base: f(base=base), f"base is a finite number above 1, got {base}")
+            for base in (0.5, 1, 0, -2, math.inf, math.nan)
+            for f in (
+                lambda base: entropy(HALVES, "x", axes="x", base=base),
+                lambda base: mutual_information(FOURTHS, "x", "y", axes="xy", base=base),
+                lambda base: kl_divergence(HALVES, HALVES, base=base),
+            )
+        ),
+        (lambda: kl_divergence(HALVES, np.ones(2)), "q sums to 1, this one sums to 2"),
+        (lambda: kl_divergence(HALVES, np.full(4, 0.25)), "p and q have one shape"),
+        *(
+            (lambda f=f, p=p: f(p), f"p_xy has two axes, this one has {np.ndim(p)}")
+            for p in (np.full((2, 2, 2), 1 / 8), HALVES, 1.0)
+            for f in (
+                lambda p: information_bottleneck(p, 0.5),
+                squared_maximal_correlation,
+                contraction_coefficient,
+                lambda p: variational_bounds(p, np.eye(2), np.eye(2), HALVES),
+            )
+        ),
+        *(
+            (lambda beta=beta: information_bottleneck(FOURTHS, beta), "beta is a number >= 0")
+            for beta in (-0.1, math.nan, 1e-310)
+        ),
+        *(
+            (lambda start=start: information_bottleneck(FOURTHS, 0.5, start=start), sentence)
+            for start, sentence in (
+                (np.full((2, 2), math.nan), "each row of start has finite entries"),
+                (np.ones((2, 2)), "each row of start sums to 1"),
+                (np.eye(3), r"start is q\(t\|x\) with a row for each of 2 x, this one is \[3, 3\]"),
+                ([], "start is q"),
+            )
+        ),
+        (lambda: gaussian_information_bottleneck(ONE, ONE / 2, ONE, 0.0), "beta > 0"),
+        *(
+            (lambda cov=cov: gaussian_information_bottleneck(*cov, 0.5), "symmetric and positive definite")
+            for cov in (
+                (ONE, ONE, ONE),
+                (math.inf * ONE, ONE / 2, ONE),
+                (1e-9 * np.array([[1, 0.5], [0.1, 1]]), np.zeros((2, 1)), 1e-9 * ONE),
+            )
+        ),
+        (lambda: variational_bounds(FOURTHS, np.eye(2), np.ones((2, 2)), HALVES), "each row of q_y_given_z sums to 1"),
+        (lambda: gaussian_information([[0.0]], [[0.0]], samples=1), r"samples \(1\) 2 or more"),
+        (lambda: gaussian_information([[math.inf]], [[0.0]]), "mu and log_var must be finite"),
+    ],
+)
+@pytest.mark.fault("an information of what is no distribution, or at a price that is none")
+def test_other_refusals_name_the_fault(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
 
 
 # --- the exact bottleneck
@@ -297,6 +340,20 @@ def test_every_optimum_is_self_consistent_and_certified(seed, beta):
     assert ib.i_ty <= min(mutual_information(p_xy, "x", "y", axes="xy"), ib.i_xt) + 1e-12
     others = plain_blahut_arimoto(p_xy[p_xy.sum(1) > 0], beta, rng, starts=20, rounds=200)
     assert objective(ib, beta) <= others.min() + 1e-9
+
+
+@pytest.mark.equation(1)
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.floats(0.01, 0.9))
+def test_an_x_that_almost_never_happens_is_certified_too(seed, beta):
+    rng = np.random.default_rng(seed)
+    p_xy = channel(rng, 5, 3)
+    p_xy[:2] *= 10 ** rng.uniform(-17, -6, (2, 1))
+    p_xy /= p_xy.sum()
+    ib = information_bottleneck(p_xy, beta)
+    assert ib.residual <= 1e-8
+    assert ib.gap <= 1e-8
+    assert objective(ib, beta) <= objective(information_bottleneck(p_xy[2:] / p_xy[2:].sum(), beta), beta) + 1e-5
 
 
 @pytest.mark.equation(1)
@@ -418,6 +475,16 @@ def test_eta_is_the_brute_force_supremum():
     q_y = q_x @ (ASYMMETRIC / p_x[:, None])
     ratio = (q_y * np.log(q_y / p_y)).sum(1) / np.maximum((q_x * np.log(q_x / p_x)).sum(1), 1e-9)
     assert contraction_coefficient(ASYMMETRIC) == pytest.approx(ratio.max(), abs=1e-7)
+
+
+@settings(max_examples=500, deadline=None)
+@given(seeds, st.sampled_from([0, -8, -200]))
+def test_eta_is_at_least_rho_m_squared_to_the_last_bit(seed, smallest):
+    rng = np.random.default_rng(seed)
+    p_xy = rows(rng, 1, 12)[0].reshape(-1, rng.choice([2, 3, 4]))
+    p_xy[0] *= 10.0**smallest
+    p_xy /= p_xy.sum()
+    assert 0 <= squared_maximal_correlation(p_xy) <= contraction_coefficient(p_xy, restarts=1, steps=3) <= 1
 
 
 @pytest.mark.equation(1)
@@ -577,6 +644,10 @@ def test_gaussian_information_in_its_limits():
     assert gaussian_information(far, narrow)[0] == pytest.approx(math.log(50))
     assert gaussian_information(far, narrow, targets=np.arange(50) % 2)[0] == pytest.approx(math.log(2))
     assert gaussian_information(np.zeros((50, 4)), np.zeros((50, 4))) == pytest.approx((0, 0), abs=1e-9)
+    mu, log_var = np.random.default_rng(0).normal(size=(2, 30, 2))
+    for shift in (1e3, 1e8, -1e9):
+        moved = gaussian_information(mu + shift, log_var)
+        assert moved == pytest.approx(gaussian_information(mu, log_var), abs=1e-6), "where the means lie says nothing"
 
 
 @pytest.mark.equation(2)

@@ -1,5 +1,6 @@
 """The losses against float64 loops written from the formulas of paper/method.md, and against what they promise."""
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from apple_gpu import OnApple
 from beartype import beartype
 from conftest import softmax
 from hypothesis import example, given
@@ -179,23 +181,8 @@ def test_mbib_with_alphas_of_zero_is_bib_of_the_deepest_observation(
 ) -> None:
     v, z, targets, counts = b.tensors()
     shared = {"counts": counts, "beta": beta, "k": k, "gamma": gamma}
-    assert float(mbib(v, z, targets, alphas=(0.0, 0.0), **shared)) == float(bib(v[-1], z, targets, **shared))
-
-
-@pytest.mark.equation(12)
-def test_mbib_with_beta_zero_is_deep_supervision_with_balanced_losses() -> None:
-    v, z, targets, counts = BATCH.tensors()
-    single = [float(balanced_softmax(f, targets, counts=counts, k=0.5)) for f in [*v, z]]
-    expected = 0.1 * single[0] + 0.3 * single[1] + 0.6 * single[2] + single[3]
-    found = mbib(v, z, targets, counts=counts, alphas=(0.1, 0.3), beta=0.0, k=0.5)
-    assert float(found) == pytest.approx(expected)
-
-
-@pytest.mark.equation(11)
-def test_mbib_of_a_single_observation_needs_no_alphas() -> None:
-    v, z, targets, counts = BATCH.tensors()
-    found = mbib(v[-1:], z, targets, counts=counts, alphas=(), beta=2.0)
-    assert float(found) == float(bib(v[-1], z, targets, counts=counts, beta=2.0))
+    for observations, alphas in ((v, (0.0, 0.0)), (v[-1:], ())):
+        assert float(mbib(observations, z, targets, alphas=alphas, **shared)) == float(bib(v[-1], z, targets, **shared))
 
 
 @pytest.mark.equation(11)
@@ -255,6 +242,90 @@ def test_deepest_mbib_has_mbibs_classifiers_and_one_teacher() -> None:
     assert float(found) == pytest.approx(supervised + 2 * divergence, rel=1e-6)
 
 
+# Soft targets, label smoothing, reductions, masked classes
+
+
+def all_losses(v: list[Tensor], z: Tensor, targets: Tensor, counts: Tensor, **settings: Any) -> dict[str, Tensor]:
+    own: dict[str, Any] = {"counts": counts, "beta": 1.5, "gamma": 0.2} | settings
+    mixtures = ("mbib", "se_mbib", "all_mbib", "deepest_mbib")
+    found = {name: getattr(losses, name)(v, z, targets, alphas=(0.1, 0.3), **own) for name in mixtures}
+    return found | {"bib": bib(v[-1], z, targets, **own)}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("k", [0.0, 0.7])
+def test_one_hot_rows_are_as_class_numbers(k: float, label_smoothing: float, reduction: str) -> None:
+    """With class weights, too, where PyTorch divides the mean over one-hot rows by the pictures, not by the weights."""
+    v, z, targets, counts = BATCH.tensors()
+    own = {"k": k, "label_smoothing": label_smoothing, "reduction": reduction}
+    hard, soft = (all_losses(v, z, y, counts, **own) for y in (targets, F.one_hot(targets, 3).float()))
+    for name in hard:
+        assert hard[name].shape == ((4,) if reduction == "none" else ()), name
+        torch.testing.assert_close(soft[name], hard[name], msg=name)
+
+
+@pytest.mark.equation(7)
+@given(batches(), ks, st.floats(0, 1), st.floats(0, 0.5))
+def test_soft_targets_share_a_picture_among_its_classes(b: Batch, k: float, share: float, smoothing: float) -> None:
+    (v,), _, targets, counts = b.tensors()
+    pair, weights = (targets, targets.flip(0)), torch.tensor(naive_weights(b.counts, k), dtype=torch.float64)
+    soft = sum(s * F.one_hot(y, v.shape[1]) for s, y in zip((share, 1 - share), pair, strict=True))
+    own: dict[str, Any] = {"counts": counts, "k": k, "label_smoothing": smoothing}
+    hard = [float(balanced_softmax(v, y, reduction="sum", **own)) for y in pair]
+    total = share * hard[0] + (1 - share) * hard[1]
+    of_weights = float(share * weights[pair[0]].sum() + (1 - share) * weights[pair[1]].sum())
+    found = [float(balanced_softmax(v, soft, reduction=r, **own)) for r in ("sum", "mean")]
+    assert found == pytest.approx([total, total / of_weights], rel=1e-5, abs=1e-5)
+
+
+def test_reductions_add_up_and_smoothing_is_pytorchs() -> None:
+    v, z, targets, counts = BATCH.tensors()
+    for k in (0.0, 0.7):
+        of = {r: all_losses(v, z, targets, counts, k=k, reduction=r) for r in ("mean", "sum", "none")}
+        for name in of["mean"]:
+            torch.testing.assert_close(of["none"][name].sum(), of["sum"][name])
+            if k == 0:
+                torch.testing.assert_close(of["none"][name].mean(), of["mean"][name])
+    adjusted = z + counts.double().log()
+    found = balanced_softmax(z, targets, counts=counts, label_smoothing=0.2)
+    torch.testing.assert_close(found, F.cross_entropy(adjusted, targets, label_smoothing=0.2))
+
+
+@pytest.mark.equation(8)
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_masked_class_is_as_one_that_is_not_there(soft: bool) -> None:
+    """Masked by a logit of -inf in all classifiers: 0 log 0 = 0, for the value and for the gradient."""
+    v, z, _, counts = BATCH.tensors()
+    targets = torch.tensor([0, 1, 1, 0])
+    y = torch.tensor([[0.7, 0.3, 0.0]] * 4) if soft else targets
+
+    def of(columns: int) -> tuple[Tensor, ...]:
+        inputs = [f[:, :2].clone().requires_grad_() for f in (*v, z)]
+        masked = [F.pad(f, (0, columns - 2), value=-math.inf) for f in inputs]
+        rows = y[:, :columns] if soft else y
+        loss = mbib(masked[:3], masked[3], rows, counts=counts[:columns], alphas=(0.1, 0.3), beta=2.0, k=0.5, gamma=0.1)
+        return loss.detach(), *torch.autograd.grad(loss, inputs)
+
+    for with_mask, without in zip(of(3), of(2), strict=True):
+        torch.testing.assert_close(with_mask, without)
+
+
+def test_a_student_that_rules_out_what_the_teacher_allows_is_infinitely_far() -> None:
+    zero, masked = torch.zeros(1, 2), torch.tensor([[0.0, -math.inf]])
+    assert float(distil(zero, masked)) == math.inf
+    assert float(distil(masked, zero)) == pytest.approx(math.log(2))
+
+
+@pytest.mark.equation(11)
+def test_the_deepest_observation_gets_exactly_what_is_left_of_one() -> None:
+    """On every Python: before 3.12, `sum` makes a little more than 1 of these decimals."""
+    *v, z = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0)).requires_grad_().unbind()
+    loss = mbib(v, z, torch.tensor([0, 1]), counts=torch.tensor([5, 3, 1]), alphas=(0.2, 0.4, 0.3, 0.1), beta=1.0)
+    gradient = torch.autograd.grad(loss, v[-1])[0]
+    assert float(gradient.abs().max()) == 0
+
+
 # What follows from the formulas
 
 
@@ -280,32 +351,23 @@ def test_the_weighted_mean_divides_by_the_weights_of_the_batch_as_pytorch_does()
     assert abs(by_size - float(expected)) > 0.1, "the two readings must differ here, or the test says nothing"
 
 
-@given(batches(observations=2), st.randoms(use_true_random=False))
-def test_the_order_of_the_classes_does_not_matter(b: Batch, random) -> None:  # type: ignore[no-untyped-def]
+@given(batches(observations=2), st.randoms(use_true_random=False), st.integers(2, 9), st.floats(-100, 100))
+def test_neither_the_order_of_the_classes_nor_a_shift_of_logits_nor_the_scale_of_counts_matters(
+    b: Batch, random: Any, times: int, shift: float
+) -> None:
     v, z, targets, counts = b.tensors()
     order = list(range(len(b.counts)))
     random.shuffle(order)
     place = torch.tensor([order.index(i) for i in range(len(order))])
     shared = {"alphas": (0.3,), "beta": 1.5, "k": 0.5, "gamma": 0.2}
-    straight = mbib(v, z, targets, counts=counts, **shared)
+    straight = float(mbib(v, z, targets, counts=counts, **shared))
     turned = mbib([f[:, order] for f in v], z[:, order], place[targets], counts=counts[order], **shared)
-    assert float(turned) == pytest.approx(float(straight), rel=1e-6, abs=1e-6)
-
-
-@given(batches(), st.floats(-100, 100), st.floats(-100, 100))
-def test_a_shift_of_all_logits_of_a_picture_changes_nothing(b: Batch, a: float, c: float) -> None:
-    (v,), z, targets, counts = b.tensors()
-    straight = bib(v, z, targets, counts=counts, beta=1.0, k=0.5)
-    shifted = bib(v + a, z + c, targets, counts=counts, beta=1.0, k=0.5)
-    assert float(shifted) == pytest.approx(float(straight), rel=1e-6, abs=1e-6)
-
-
-@given(batches(), st.integers(2, 9))
-def test_only_the_proportions_of_the_counts_matter(b: Batch, times: int) -> None:
-    (v,), z, targets, counts = b.tensors()
-    shared = {"beta": 1.0, "k": 0.5, "gamma": 0.2}
-    straight = float(bib(v, z, targets, counts=counts, **shared))
-    assert float(bib(v, z, targets, counts=counts * times, **shared)) == pytest.approx(straight, rel=1e-5, abs=1e-5)
+    assert float(turned) == pytest.approx(straight, rel=1e-6, abs=1e-6)
+    assert float(mbib(v, z, targets, counts=counts * times, **shared)) == pytest.approx(straight, rel=1e-5, abs=1e-5)
+    shared["gamma"] = 0.0  # a shift is no shift any more once it is divided by temperatures
+    straight = float(mbib(v, z, targets, counts=counts, **shared))
+    shifted = mbib([f + shift for f in v], z - shift, targets, counts=counts, **shared)
+    assert float(shifted) == pytest.approx(straight, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.equation(8)
@@ -325,21 +387,13 @@ def test_with_class_temperatures_no_divergence_means_logits_apart_by_a_multiple_
     assert student.argmax(1).tolist() != v.argmax(1).tolist(), "and that can change the decision"
 
 
-def test_a_batch_of_one_class_has_the_loss_of_that_class_alone() -> None:
-    (_, _, v), _, _, counts = BATCH.tensors()
-    tail = torch.full((len(v),), 2)
-    for k in (0.0, 0.5, 1.2):
-        expected = naive_balanced(BATCH.v[2], [2] * 4, BATCH.counts, 0.0)  # equal weights cancel
-        assert float(balanced_softmax(v, tail, counts=counts, k=k)) == pytest.approx(expected, rel=1e-6)
-
-
-def test_a_batch_of_the_largest_class_alone_survives_a_large_k() -> None:
-    """The largest class's weight is the smallest number here: it must not vanish and leave 0 / 0."""
-    logits, targets = torch.tensor([[0.0, 14.0]]), torch.tensor([0])
-    counts = torch.tensor([10**6, 1])
-    expected = naive_balanced([[0.0, 14.0]], [0], [10**6, 1], 0.0)
-    for k in (1.2, 2.0, 5.0):
-        assert float(balanced_softmax(logits, targets, counts=counts, k=k)) == pytest.approx(expected, rel=1e-3)
+@pytest.mark.parametrize("k", [0.0, 0.5, 1.2, 2.0, 5.0])
+def test_a_batch_of_one_class_has_the_loss_of_that_class_alone(k: float) -> None:
+    """Equal weights cancel; that of the largest class is the smallest number here and must not leave 0 / 0."""
+    logits, counts = [[0.0, 14.0], [1.0, -2.0]], [10**6, 1]
+    for y in (0, 1):
+        found = balanced_softmax(torch.tensor(logits), torch.tensor([y] * 2), counts=torch.tensor(counts), k=k)
+        assert float(found) == pytest.approx(naive_balanced(logits, [y] * 2, counts, 0.0), rel=1e-3)
 
 
 @pytest.mark.equation(7)
@@ -536,6 +590,21 @@ def test_modules_equal_the_functions(b: Batch, beta: float, k: float, gamma: flo
         assert float(mixture) == float(mbib(v, z, targets, counts=counts, alphas=(0.1, 0.3), **settings))
 
 
+@pytest.mark.equation(9)
+@pytest.mark.equation(12)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_the_terms_of_a_loss_add_up_to_it(reduction: str) -> None:
+    v, z, targets, counts = BATCH.tensors()
+    own = {"beta": 2.0, "k": 0.5, "gamma": 0.2, "tau": 0.5, "label_smoothing": 0.1, "reduction": reduction}
+    for loss, observed in ((BIBLoss(counts, **own), v[2]), (MBIBLoss(counts, alphas=(0.1, 0.3), **own), v)):
+        terms = loss.terms(observed, z, targets)
+        torch.testing.assert_close(terms.l_v + terms.l_z + 2 * terms.l_vsd, loss(observed, z, targets))
+    own = {name: value for name, value in own.items() if name not in ("beta", "gamma")}
+    alone = [balanced_softmax(f, targets, counts=counts, **own) for f in (*v, z)]
+    torch.testing.assert_close(terms.l_v, 0.1 * alone[0] + 0.3 * alone[1] + 0.6 * alone[2])
+    torch.testing.assert_close(terms.l_z, alone[3])
+
+
 def test_counts_are_a_buffer_that_moves_and_is_saved_with_the_module() -> None:
     loss = MBIBLoss([500, 40, 5], alphas=(0.1, 0.3), beta=1.0)
     assert list(loss.parameters()) == []
@@ -546,11 +615,11 @@ def test_counts_are_a_buffer_that_moves_and_is_saved_with_the_module() -> None:
     assert other.counts.tolist() == [500, 40, 5]
 
 
-@pytest.mark.parametrize("counts", [[10**6, 40, 1], torch.tensor([1e6, 40.0, 1.0])], ids=["whole", "float"])
-def test_a_module_turned_to_half_precision_keeps_its_counts(counts: list[int] | Tensor) -> None:
+@pytest.mark.parametrize("counts", [[10**6, 40, 1], [1e6, 40.0, 1.0], [10**6 + 0.5, 40, 1]], ids=str)
+def test_a_module_turned_to_half_precision_keeps_its_counts(counts: list[float]) -> None:
     """`model.half()` turns every float buffer: a million would become infinite."""
     v, z, targets, _ = BATCH.tensors(torch.float16)
-    expected = naive_bib(v[0].double().tolist(), z.double().tolist(), BATCH.targets, [10**6, 40, 1], 1.0, 0.5, 0.0)
+    expected = naive_bib(v[0].double().tolist(), z.double().tolist(), BATCH.targets, counts, 1.0, 0.5, 0.0)
     found = BIBLoss(counts, beta=1.0, k=0.5).half()(v[0], z, targets)
     assert float(found) == pytest.approx(expected, rel=1e-4)
 
@@ -583,7 +652,14 @@ def test_modules_refuse_counts_that_are_none(counts: list, sentence: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "counts", [Counter([2, 2, 0]), Counter([2, 2, 0]).values(), {0: 5, 1: 3}, pd.Series([0, 1, 1]).value_counts()]
+    "counts",
+    [
+        Counter([2, 2, 0]),
+        Counter([2, 2, 0]).values(),
+        {0: 5, 1: 3},
+        pd.Series([0, 1, 1]).value_counts(),
+        np.ma.array([5, 3], mask=[False, True]),
+    ],
 )
 @pytest.mark.fault("counts that do not say which class they are of")
 def test_modules_refuse_counts_without_an_order(counts: Any) -> None:
@@ -593,16 +669,31 @@ def test_modules_refuse_counts_without_an_order(counts: Any) -> None:
         BIBLoss(counts, beta=1.0)
 
 
+@pytest.mark.parametrize("counts", [5, "53", ["5", "3"], [5, None], [5, 3j], torch.tensor([5, 3j]), [True, False]])
+@pytest.mark.fault("counts that are no numbers")
+def test_modules_refuse_counts_that_are_no_numbers(counts: Any) -> None:
+    with pytest.raises(TypeError, match=r"counts must be (numbers|a list, array or tensor)"):
+        BIBLoss(counts, beta=1.0)
+
+
 @pytest.mark.parametrize(
     "counts",
-    [np.array([5, 3]), np.array([3, 5], dtype=np.uint16)[::-1], (5, 3), torch.tensor([5, 3], dtype=torch.uint8)],
+    [
+        (5, 3),
+        np.array([3, 5], dtype=np.uint16)[::-1],
+        np.array([5, 3], dtype=">i4"),
+        np.array([5, 3], dtype=object),
+        pd.array([5, 3]),
+        torch.tensor([5, 3], dtype=torch.uint8),
+        [torch.tensor(5), np.float32(3)],
+        [5.5, 3.25],
+        np.array([5.5, 3.25], dtype=">f8"),
+    ],
+    ids=repr,
 )
-def test_modules_take_counts_as_array_tuple_or_tensor(counts: Any) -> None:
-    assert BIBLoss(counts, beta=1.0).counts.tolist() == [5, 3]
-
-
-def test_counts_that_are_no_whole_numbers_are_kept() -> None:
-    assert BIBLoss([5.5, 2.5], beta=1.0).counts.tolist() == [5.5, 2.5]
+def test_modules_take_counts_of_every_kind_of_number(counts: Any) -> None:
+    expected = [float(n) for n in counts]
+    assert BIBLoss(counts, beta=1.0).counts.tolist() == expected
 
 
 @pytest.mark.fault("a loss, logits and targets on different devices")
@@ -657,6 +748,38 @@ def test_modules_refuse_settings_out_of_range_by_name(name: str, value: float) -
         MBIBLoss([5, 3], alphas=(), **({"beta": 1.0} | {name: value}))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "error", "sentence"),
+    [
+        (
+            "k",
+            1e12,
+            ValueError,
+            "k is .*: for counts from 5 to 500, float32 cannot hold the class weights; choose a sm",
+        ),
+        ("gamma", 1000, ValueError, "gamma is 1000: for .* float32 cannot hold the class temperatures; choose a small"),
+        ("tau", float("nan"), ValueError, "tau is nan: it must be a finite number"),
+        ("label_smoothing", 1.5, ValueError, "label_smoothing is 1.5: it must be a number from 0 to 1"),
+        ("reduction", "average", ValueError, "reduction is 'average': it must be mean, sum or none"),
+        ("alphas", "13", TypeError, "alphas are '13': they must be numbers, one for each observation but the deepest"),
+        ("alphas", ("a", 0.3), TypeError, "an alpha is 'a': it must be a number"),
+        *(("beta", value, TypeError, "beta is .*: it must be a number") for value in ("1", None, 1j, torch.ones(2))),
+    ],
+)
+@pytest.mark.fault("settings of a loss that are no numbers, or explode")
+def test_modules_refuse_settings_that_mean_nothing(name: str, value: Any, error: type, sentence: str) -> None:
+    with pytest.raises(error, match=sentence):
+        MBIBLoss([500, 40, 5], **{"alphas": (0.1, 0.3), "beta": 1.0} | {name: value})
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64, np.array, torch.tensor])
+def test_settings_may_be_numbers_of_numpy_and_torch(number: Any) -> None:
+    v, z, targets, counts = BATCH.tensors()
+    loss = MBIBLoss(counts, alphas=number([0.5, 0.25]), beta=number(2), k=number(0.5), tau=number(0.5))
+    expected = mbib(v, z, targets, counts=counts, alphas=(0.5, 0.25), beta=2.0, k=0.5, tau=0.5)
+    assert float(loss(v, z, targets)) == float(expected)
+
+
 @pytest.mark.parametrize("alphas", [(-0.1, 0.3), (0.6, 0.6), (float("nan"), 0.1)])
 @pytest.mark.fault("alphas below 0 or past 1 in the loss")
 def test_modules_refuse_alphas_that_are_no_proportions(alphas: tuple[float, float]) -> None:
@@ -665,7 +788,26 @@ def test_modules_refuse_alphas_that_are_no_proportions(alphas: tuple[float, floa
 
 
 def test_alphas_that_sum_to_one_in_decimals_are_accepted() -> None:
-    for alphas in ([0.2, 0.4, 0.3, 0.1], [0.33, 0.56, 0.11]):
-        assert sum(alphas) > 1, "by the last digit"
+    for alphas in ([0.2, 0.4, 0.3, 0.1], [0.33, 0.56, 0.11], [1.0]):
         check_settings(alphas=alphas)
-    check_settings(alphas=[1.0])
+
+
+# On Apple's GPUs, which have no float64
+
+
+@pytest.mark.parametrize("counts", [BATCH.counts, [500.5, 40, 5]])
+@pytest.mark.parametrize("k", [0.0, 1.2])
+def test_a_loss_on_an_apple_gpu_is_that_on_the_cpu(counts: list[float], k: float) -> None:
+    v, z, targets, _ = BATCH.tensors(torch.float32)
+    here = MBIBLoss(counts, alphas=(0.1, 0.3), beta=2.0, k=k, gamma=0.1)
+    there = copy.deepcopy(here)._apply(on_apple)  # what .to("mps") does
+    inputs = [on_apple(f).requires_grad_() for f in (*v, z)]
+    found = there(inputs[:3], inputs[3], on_apple(targets))
+    found.backward()
+    assert (found.device.type, found.dtype) == ("mps", torch.float32)
+    assert found.item() == pytest.approx(float(here(v, z, targets)), rel=1e-6)
+    assert all(bool(f.grad.isfinite().all()) for f in inputs)
+
+
+def on_apple(tensor: Tensor) -> Tensor:
+    return tensor.clone().as_subclass(OnApple)

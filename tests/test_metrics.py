@@ -1,20 +1,27 @@
 """The metrics against naive loops, hand-made geometry and scikit-learn."""
 
+import json
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
+from apple_gpu import OnApple
 from beartype import beartype
-from conftest import softmax
+from conftest import coloured, softmax
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import recall_score
+from sklearn.metrics import accuracy_score, f1_score, recall_score
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from mbib_core import metrics
+from mbib_core.evaluation import evaluate, plain
+from mbib_core.networks.bottleneck import Bottleneck
+from mbib_core.networks.resnet import ResNet
 
 NAN = float("nan")
 
@@ -49,6 +56,28 @@ def test_accuracy_by_class_is_the_share_of_right_pictures_of_each_class(given_: 
     assert same(metrics.accuracy_by_class(logits, targets)[present].tolist(), recall.tolist())
 
 
+@given(labelled(), st.integers(1, 7))
+def test_top_k_accuracy_is_counted_by_sorting(given_: tuple[Tensor, Tensor, int], top: int) -> None:
+    logits, targets, classes = given_
+    logits = logits.round()  # with ties, which the smaller label wins as in argmax
+    right: list[list[bool]] = [[] for _ in range(classes)]
+    for row, y in zip(logits.tolist(), targets.tolist(), strict=True):
+        right[y].append(y in sorted(range(classes), key=lambda i: (-row[i], i))[:top])
+    expected = [sum(own) / len(own) if own else NAN for own in right]
+    assert same(metrics.accuracy_by_class(logits, targets, top=top).tolist(), expected)
+
+
+@given(labelled())
+def test_micro_accuracy_and_macro_f1_are_those_of_scikit_learn(given_: tuple[Tensor, Tensor, int]) -> None:
+    logits, targets, classes = given_
+    predicted, present = logits.argmax(1), sorted(set(targets.tolist()))
+    assert metrics.micro_accuracy(logits, targets) == pytest.approx(accuracy_score(targets, predicted))
+    f1 = metrics.f1_by_class(logits, targets)
+    expected = f1_score(targets, predicted, labels=present, average=None, zero_division=0)
+    assert same(f1[present].tolist(), expected.tolist())
+    assert f1.isnan().sum() == classes - len(present)
+
+
 def test_means_by_shot_are_over_classes_not_pictures_and_leave_out_classes_without_pictures() -> None:
     values = torch.tensor([1.0, 0.5, NAN, 0.25], dtype=torch.float64)
     shots = {
@@ -59,11 +88,6 @@ def test_means_by_shot_are_over_classes_not_pictures_and_leave_out_classes_witho
     found = metrics.by_shot(values, shots)
     assert found == {"all": pytest.approx(1.75 / 3), "many": 0.75, "medium": 0.25}
     assert "few" not in found, "a shot without any accuracy is absent, not zero or NaN"
-
-
-def test_a_shot_without_classes_is_absent() -> None:
-    found = metrics.by_shot(torch.tensor([1.0, 0.0]), {"many": torch.tensor([True, True])})
-    assert found == {"all": 0.5, "many": 0.5}
 
 
 # Posteriors and calibration
@@ -113,11 +137,6 @@ def test_a_confidence_on_the_edge_of_two_bins_counts_in_the_upper_and_one_in_the
     assert found["confidence"] == [0, 0, 0.5, 1]
     assert found["accuracy"] == [0, 0, 1, 0.5]
     assert found["error"] == pytest.approx(1 / 3 * 0.5 + 2 / 3 * 0.5)
-
-
-def test_calibration_of_no_pictures_has_empty_bins() -> None:
-    found = metrics.calibration(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), bins=3)
-    assert found["count"] == [0, 0, 0]
 
 
 # Distances
@@ -175,9 +194,21 @@ def test_distances_by_shot_take_centres_and_pairs_within_the_shot() -> None:
     assert found["all"]["inter"] == pytest.approx((10 + 102 + 92) / 3)
 
 
-def test_distances_of_no_pictures_are_nan() -> None:
-    found = metrics.distances(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
-    assert all(math.isnan(value) for value in found.values())
+@pytest.mark.equation(17)
+def test_rho_of_coinciding_centres_does_not_exist_and_a_record_says_none() -> None:
+    features, targets = torch.tensor([[1.0], [-1.0], [2.0], [-2.0]]), torch.tensor([0, 0, 1, 1])
+    found = metrics.distances(features, targets)
+    assert (found["intra"], found["inter"]) == (1.5, 0)
+    assert math.isnan(found["rho"])
+    assert plain(found) == {"intra": 1.5, "inter": 0.0, "rho": None}
+
+
+def test_no_pictures_have_no_scores() -> None:
+    nothing, labels = torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)
+    assert all(math.isnan(value) for value in metrics.distances(nothing, labels).values())
+    assert math.isnan(metrics.micro_accuracy(nothing, labels))
+    assert metrics.f1_by_class(nothing, labels).isnan().all()
+    assert metrics.calibration(nothing, labels, bins=3)["count"] == [0, 0, 0]
 
 
 @pytest.mark.equation(17)
@@ -239,12 +270,6 @@ def test_neighbours_of_a_lone_picture_do_not_exist(n: int) -> None:
     assert all(math.isnan(value) for value in found.tolist())
 
 
-def test_labels_may_be_bytes() -> None:
-    y = torch.arange(20).repeat(2)
-    found = metrics.confusion(torch.nn.functional.one_hot(y).float(), y.to(torch.uint8))
-    assert torch.equal(found, 2 * torch.eye(20, dtype=torch.int64)), "20 times 20 is past the largest byte"
-
-
 def test_the_shapes_in_the_signatures_are_checked_and_true() -> None:
     f, y = torch.rand(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
     shots = {"few": torch.tensor([True, True, False])}
@@ -261,22 +286,130 @@ def test_the_shapes_in_the_signatures_are_checked_and_true() -> None:
         typed["by_shot"](torch.ones(4), shots)
 
 
-def test_a_class_with_a_probability_of_zero_can_be_scored() -> None:
-    logits = torch.tensor([[0.0, -math.inf], [-math.inf, 0.0]])
-    assert metrics.accuracy_by_class(logits, torch.tensor([0, 1])).tolist() == [1, 1]
+# One rule for what all of them take
+
+OF_LOGITS: dict[str, Callable[..., Any]] = {
+    name: getattr(metrics, name)
+    for name in ("accuracy_by_class", "micro_accuracy", "f1_by_class", "confusion", "posterior_means", "calibration")
+}
+OF_FEATURES: dict[str, Callable[..., Any]] = {
+    "distances": metrics.distances,
+    "distances_by_shot": lambda f, y: metrics.distances_by_shot(f, y, {"few": torch.tensor([True] * 3)}),
+    "neighbour_accuracy": lambda f, y: metrics.neighbour_accuracy(f, y, 3),
+}
+MEASURES = OF_LOGITS | OF_FEATURES
+every_measure = pytest.mark.parametrize("measure", MEASURES)
 
 
-@pytest.mark.parametrize("measure", [metrics.accuracy_by_class, metrics.confusion])
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.fault("the logits of a network that diverged")
-def test_logits_that_are_no_numbers_are_not_scored_as_the_first_class(measure: Callable, value: float) -> None:
-    with pytest.raises(ValueError, match=r"some logits are NaN or \+infinite: the network has diverged"):
-        measure(torch.full((2, 3), value), torch.tensor([0, 1]))
+def as_numbers(found: Any) -> Any:
+    return plain(found if not isinstance(found, dict) else list(found.values()))
 
 
-@pytest.mark.parametrize("measure", [metrics.accuracy_by_class, metrics.confusion])
-@pytest.mark.parametrize(("labels", "span"), [([0, 3], "0 to 3"), ([-1, 2], "-1 to 2")])
-@pytest.mark.fault("labels that the logits have no class for")
-def test_labels_outside_the_logits_are_refused(measure: Callable, labels: list[int], span: str) -> None:
-    with pytest.raises(ValueError, match=f"labels run from {span}, outside 0 to 2, the classes of the logits"):
-        measure(torch.zeros(2, 3), torch.tensor(labels))
+@every_measure
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_labels_may_be_any_whole_numbers(measure: str, dtype: torch.dtype) -> None:
+    y = torch.arange(20).repeat(2)  # 20 times 20 is past the largest byte
+    values = torch.randn(40, 20, generator=torch.Generator().manual_seed(0))
+    measured = {"neighbour_accuracy": lambda f, y: metrics.neighbour_accuracy(f, y, 20)}
+    measured["distances_by_shot"] = lambda f, y: metrics.distances_by_shot(f, y, {"few": torch.arange(20) < 9})
+    of = measured.get(measure, MEASURES[measure])
+    assert as_numbers(of(values, y.to(dtype))) == as_numbers(of(values, y))
+
+
+@pytest.mark.parametrize("measure", OF_LOGITS)
+def test_a_class_with_a_probability_of_zero_can_be_scored(measure: str) -> None:
+    logits, y = torch.tensor([[0.0, -math.inf], [-math.inf, 0.0]]), torch.tensor([0, 1])
+    assert as_numbers(OF_LOGITS[measure](logits, y)) == as_numbers(OF_LOGITS[measure](1e4 * torch.eye(2), y))
+
+
+@pytest.mark.parametrize(
+    ("measure", "value"),
+    [(m, v) for m in MEASURES for v in (math.nan, math.inf, -math.inf) if m in OF_FEATURES or v != -math.inf],
+)
+@pytest.mark.fault("the logits or features of a network that diverged")
+def test_values_of_a_network_that_diverged_are_not_scored(measure: str, value: float) -> None:
+    values = torch.eye(3).index_put((torch.tensor(1), torch.tensor(2)), torch.tensor(value))
+    with pytest.raises(ValueError, match=r"some (logits|features) are NaN or .*infinite: the network has diverged"):
+        MEASURES[measure](values, torch.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("measure", "labels", "span"),
+    [(measure, [-100, 0, 1], "-100 to 1") for measure in MEASURES]
+    + [(measure, [0, 1, 3], "0 to 3") for measure in MEASURES if measure != "distances"],  # it is not told C
+)
+@pytest.mark.fault("labels that the logits or features have no class for")
+def test_labels_outside_the_classes_are_refused(measure: str, labels: list[int], span: str) -> None:
+    with pytest.raises(ValueError, match=f"labels run from {span}, outside 0 to"):
+        MEASURES[measure](torch.eye(3), torch.tensor(labels))
+
+
+@every_measure
+@pytest.mark.parametrize(
+    ("values", "labels", "error", "sentence"),
+    [
+        (torch.eye(3), torch.arange(2), ValueError, r"a row for each label is needed: these are \[3, 3\] and \[2\]"),
+        (torch.eye(3), torch.eye(3).long(), ValueError, "a row for each label is needed"),
+        (torch.ones(3), torch.arange(3), ValueError, "a row for each label is needed"),
+        (torch.eye(3), torch.arange(3.0), TypeError, r"labels must be whole numbers \[N\], these are torch.float32"),
+        (torch.eye(3), torch.ones(3) > 0, TypeError, r"labels must be whole numbers \[N\], these are torch.bool"),
+        (torch.eye(3).long(), torch.arange(3), TypeError, "metrics take tensors: floats"),
+        (np.eye(3), np.arange(3), TypeError, "metrics take tensors: floats"),
+    ],
+)
+@pytest.mark.fault("arguments of a metric that do not fit")
+def test_what_does_not_fit_is_refused(measure: str, values: Any, labels: Any, error: type, sentence: str) -> None:
+    with pytest.raises(error, match=sentence):
+        MEASURES[measure](values, labels)
+
+
+@pytest.mark.fault("a metric of no bins or no neighbours")
+def test_bins_and_neighbours_are_one_or_more() -> None:
+    with pytest.raises(ValueError, match="bins is 0: it must be 1 or more"):
+        metrics.calibration(torch.eye(3), torch.arange(3), bins=0)
+    with pytest.raises(ValueError, match="neighbours is 0: it must be 1 or more"):
+        metrics.neighbour_accuracy(torch.eye(3), torch.arange(3), 3, neighbours=0)
+
+
+@every_measure
+def test_what_lies_on_an_apple_gpu_is_scored_in_float64_on_the_cpu(measure: str) -> None:
+    values, labels = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
+    there = MEASURES[measure](values.as_subclass(OnApple), labels.as_subclass(OnApple))
+    assert as_numbers(there) == as_numbers(MEASURES[measure](values, labels))
+    if isinstance(there, Tensor):
+        masks = {"few": torch.tensor([True, False, True]).as_subclass(OnApple)}
+        assert there.device.type == "cpu"
+        assert set(metrics.by_shot(there.double().flatten()[:3], masks)) == {"all", "few"}
+
+
+# In a record
+
+
+def test_a_record_holds_top_5_micro_and_macro_f1() -> None:
+    for counts in ([9, 7, 5, 4, 3, 2], [9, 5, 2]):
+        data = coloured(counts)
+        torch.manual_seed(0)
+        found = evaluate(Bottleneck(ResNet(8, (3,)), len(counts)), data.test, data)
+        if len(counts) > 5:
+            missed = [sum(found["accuracy"][name].values()) < sum(top.values()) for name, top in found["top5"].items()]
+            assert found["top5"].keys() == found["accuracy"].keys()
+            assert all(missed), "five of six are right more often than one"
+        else:
+            assert "top5" not in found, "of three classes"
+        assert found["micro"] == pytest.approx(found["accuracy"][found["default"]]["all"]), "classes of equal size"
+        assert 0 <= found["macro_f1"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (math.inf, None),
+        (np.float32("nan"), None),
+        (torch.tensor([1.0, -math.inf]), [1.0, None]),
+        (np.array([[1, 2]]), [[1, 2]]),
+        ((np.int64(3), np.bool_(True), {"a": [1 / 3]}), [3, True, {"a": [0.333333]}]),
+    ],
+)
+def test_whatever_is_measured_can_be_written_as_json(value: Any, expected: Any) -> None:
+    assert plain(value) == expected
+    json.dumps(plain(value), allow_nan=False)
