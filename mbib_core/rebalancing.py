@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from mbib_core.losses import Counts, Logits, Scalar, Targets
+from mbib_core.losses import Counts, Logits
+
+Targets = Int[Tensor, " b"]
+Scalar = Float[Tensor, ""]
 
 
 def effective_weights(counts: Counts, effective: float) -> Float[Tensor, " c"]:

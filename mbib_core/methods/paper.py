@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mbib_core import losses
-from mbib_core.losses import Counts, Logits, Scalar, Targets
+from mbib_core.losses import Counts, Logits
 from mbib_core.methods.method import Method, Stage, on_all, on_both, on_v, on_z
 from mbib_core.networks import Network, Outputs, predictions
+from mbib_core.rebalancing import Scalar, Targets
 from mbib_core.settings import Value
 
 # alphas, beta, k and gamma are lost from the paper's text. These are starting points, fixed before any run.
