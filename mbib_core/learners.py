@@ -1,11 +1,14 @@
 """What is trained: a network and whatever else a method keeps, all of it in one `state_dict()`."""
 
-from collections.abc import Callable
+import ctypes
+import sys
+from collections.abc import Callable, Iterable
 
+import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from mbib_core.batches import Batch
+from mbib_core.batches import Batch, resize
 from mbib_core.devices import autocast
 from mbib_core.networks import Outputs
 
@@ -34,6 +37,37 @@ class Learner(nn.Module):
         call = self.compiled if self.compiled and len(x) == self.full_batch else self.network
         with autocast(x.device, self.precision):
             return call(x)
+
+    def compile_for(self, x: UInt8[Tensor, "b 3 h w"], scales: Iterable[float]) -> str:
+        """Compiles the network for batches like `x` at all `scales`, on a GPU as CUDA graphs.
+
+        Returns why that could not be done, in which case the network is called as it is, or "". Weights and statistics
+        are left as they were.
+        """
+        network, device = self.network.train(), self.counts.device
+        kept = {name: value.clone() for name, value in network.state_dict().items()}
+        x = x.to(device).contiguous(memory_format=torch.channels_last)
+        try:
+            if device.type == "cpu" and sys.platform == "linux":
+                # A compiled step asks for all its memory at once, and glibc would fetch it from the system each time.
+                for option, value in ((-3, 1 << 30), (-1, 2**31 - 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+                    getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)(option, value)
+            torch.compiler.reset()  # eight versions of a network are built and no more, those of earlier runs counted
+            mode = "reduce-overhead" if device.type == "cuda" else None
+            self.compiled, self.full_batch = torch.compile(network.forward, dynamic=False, mode=mode), len(x)
+            for scale in sorted(scales):  # both passes once: what cannot be built shows here
+                outputs = self.outputs(resize(x, scale))
+                logits = [f.sum() for f in (*outputs.v_logits, outputs.z_logits) if f is not None]
+                torch.stack(logits).sum().backward()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # compilers fail in many ways
+            self.compiled = None
+            return (str(error).strip() or type(error).__name__).splitlines()[0]
+        finally:
+            network.zero_grad(set_to_none=True)
+            network.load_state_dict(kept)
+        return ""
 
     def forward(self, batch: Batch, loss: Loss, progress: float) -> Float[Tensor, ""]:
         """`loss(outputs, targets, counts=..., progress=...)` of one batch; `progress` is the stage's, in [0, 1)."""

@@ -1,8 +1,6 @@
 """The loop: stages, epochs and steps of any method; precision, schedule, resume, several processes."""
 
-import ctypes
 import math
-import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -12,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
 from torch import Tensor, distributed, nn
 from tqdm.auto import tqdm
 
-from mbib_core.batches import Source, draw, resize
+from mbib_core.batches import Source, draw
 from mbib_core.checkpoints import read_checkpoint, write_checkpoint
 from mbib_core.data.longtailed import LongTailed, channel_statistics, first_of_each_class
 from mbib_core.devices import autocast, full_float32, pick_device, pick_precision, threads
@@ -112,7 +109,10 @@ def train(
                 continue
             first = _restore(saved, run, learner, optimizer, scaler) if saved and number == saved["stage"] else 0
             if run.compiled and first < epochs:
-                _compile(run, learner, data.train.x[: recipe.batch], recipe, range(first, epochs), epochs)
+                scales = {recipe.scale(epoch, epochs) for epoch in range(first, epochs)}
+                if failed := learner.compile_for(data.train.x[: recipe.batch], scales):
+                    run.compiled = False
+                    warnings.warn(f"the network could not be compiled and is trained as it is: {failed}", stacklevel=2)
             loss_of = partial(stage.loss, **settings.own)
             step: nn.Module = learner if ranks == 1 else nn.parallel.DistributedDataParallel(learner)
             for epoch in range(first, epochs):
@@ -223,36 +223,6 @@ def _look(run: Trained, data: LongTailed, curve_images: Any, epoch: int, total: 
         accuracy = accuracies(found, curve_images.y.to(device), data)
         run.history["curve_epoch"].append(epoch)
         run.history["curve"].append(accuracy[default_prediction(accuracy)])
-
-
-def _compile(
-    run: Trained, learner: Learner, x: UInt8[Tensor, "b 3 h w"], recipe: Schedule, epochs: range, total: int
-) -> None:
-    """Compiles the network for batches like `x` at every scale to come, on a GPU as CUDA graphs; warns if it fails."""
-    network, device = learner.network.train(), next(learner.parameters()).device
-    kept = {name: value.clone() for name, value in network.state_dict().items()}
-    x = x.to(device).contiguous(memory_format=torch.channels_last)
-    try:
-        if device.type == "cpu" and sys.platform == "linux":
-            # A compiled step asks for all its memory at once, and glibc would fetch it from the system at every step.
-            for option, value in ((-3, 1 << 30), (-1, 2**31 - 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-                getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)(option, value)
-        torch.compiler.reset()  # eight versions of a network are built and no more, those of earlier runs counted
-        mode = "reduce-overhead" if device.type == "cuda" else None
-        learner.compiled, learner.full_batch = torch.compile(network.forward, dynamic=False, mode=mode), len(x)
-        for scale in sorted({recipe.scale(epoch, total) for epoch in epochs}):  # what cannot be built shows here
-            outputs = learner.outputs(resize(x, scale))
-            logits = [f.sum() for f in (*outputs.v_logits, outputs.z_logits) if f is not None]
-            torch.stack(logits).sum().backward()
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # compilers fail in many ways
-        run.compiled, learner.compiled = False, None
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        warnings.warn(f"the network could not be compiled and is trained as it is: {reason}", stacklevel=3)
-    finally:
-        network.zero_grad(set_to_none=True)
-        network.load_state_dict(kept)
 
 
 def _diverged(what: str, settings: Settings, checkpoint: Path | None) -> FloatingPointError:
