@@ -89,7 +89,8 @@ def train(
         padding = 0 if schedule.augmentation == "none" else schedule.padding
         source, flip = Source(data.train, padding, device), bool(padding) and data.flip and settings.flip
         curve_images = first_of_each_class(data.validation, CURVE_IMAGES)
-        total, done, before = sum(epochs for _, epochs in plan), 0, float(saved["seconds"]) if saved else 0.0
+        total, done = sum(epochs for _, epochs in plan), 0
+        run.seconds = before = float(saved["seconds"]) if saved else 0.0
         resumed = sum(epochs for _, epochs in plan[: saved["stage"]]) + saved["epoch"] if saved else 0
         bar = tqdm(total=total, initial=resumed, unit="epoch", disable=not progress or rank > 0)
         bar.set_description(f"{settings.method} on {settings.data}")
@@ -105,7 +106,8 @@ def train(
                 continue
             first = _restore(saved, run, learner, optimizer, scaler) if saved and number == saved["stage"] else 0
             if run.compiled and first < epochs:
-                _compile(run, learner, data.train.x[: recipe.batch], recipe, range(first, epochs), epochs)
+                share_of_batch = data.train.x[: len(range(rank, recipe.batch, ranks))]
+                _compile(run, learner, share_of_batch, recipe, range(first, epochs), epochs)
             loss_of = partial(stage.loss, **settings.own)
             step: nn.Module = learner if ranks == 1 else nn.parallel.DistributedDataParallel(learner)
             for epoch in range(first, epochs):
@@ -163,18 +165,12 @@ def settled_on(settings: Settings, data: LongTailed) -> Settings:
 
 
 def new_learner(method: Method, data: LongTailed, seed: int, precision: str = "float32") -> Learner:
-    """The learner of `method` before its first step, on the CPU: weights drawn from `seed`, whatever the user's default
-    dtype."""
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            mean, std = channel_statistics(data.train.x)
-            network = method.parts.build(len(data.classes), mean=mean, std=std)
-            return method.learner(network, data.counts, precision)
-    finally:
-        torch.set_default_dtype(dtype)
+    """The learner of `method` before its first step, on the CPU: weights drawn from `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        mean, std = channel_statistics(data.train.x)
+        network = method.parts.build(len(data.classes), mean=mean, std=std)
+        return method.learner(network, data.counts, precision)
 
 
 def _optimizer(
@@ -291,6 +287,8 @@ def _restore(
 ) -> int:
     """Puts everything back and returns the epochs of this stage that are done."""
     try:
+        if not torch.equal(saved["learner"]["counts"], learner.counts.cpu()):
+            raise ValueError("counts")
         learner.load_state_dict(saved["learner"])
         optimizer.load_state_dict(saved["optimizer"])
         scaler.load_state_dict(saved["scaler"])

@@ -61,6 +61,7 @@ def read_weights(path: Path) -> Saved:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         about = json.loads(metadata["mbib"]) if "mbib" in metadata else _older(metadata)
         settings, (height, width), classes = Settings.of(about["settings"]), about["size"], about["classes"]
+        counts = list(about["counts"])
         if not (isinstance(classes, list) and len(classes) > 1 and all(isinstance(name, str) for name in classes)):
             raise ValueError("classes")
         if height not in SIDES or width not in SIDES:
@@ -72,7 +73,7 @@ def read_weights(path: Path) -> Saved:
         raise ValueError(f"{path} holds no weights that `mbib train` wrote ({type(error).__name__})") from None
     if about.get("sha256", wanted := digest(state)) != wanted:
         raise ValueError(f"{path} was damaged after it was written: copy it again, or train the run anew")
-    return Saved(network.eval(), settings, classes, (height, width), list(about["counts"]))
+    return Saved(network.eval(), settings, classes, (height, width), counts)
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
