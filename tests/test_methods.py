@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from mbib_core import losses, methods
 from mbib_core.methods import METHODS, method_of, settle, shared_alphas
-from mbib_core.networks.bottleneck import Outputs
+from mbib_core.networks import Outputs
 from mbib_core.schedules import SCHEDULES
 from mbib_core.settings import Settings
 

@@ -227,7 +227,7 @@ def test_growing_pictures_train_whole_and_resumed(
 
 
 def test_a_method_that_observes_the_picture_refuses_growing_ones() -> None:
-    with pytest.raises(ValueError, match="mbib-x observes the picture itself, .*: ask for another schedule than fast"):
+    with pytest.raises(ValueError, match=r"mbib-x observes the picture itself, .*: ask for another schedule than fast"):
         settle(Settings(method="mbib-x", schedule="fast"))
 
 
