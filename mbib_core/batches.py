@@ -64,7 +64,7 @@ def draw(
         share = labels.bincount().double() ** (q - 1)
         rows = torch.multinomial(share[labels], n, replacement=True, generator=random)
     crops = torch.randint(0, 2 * padding + 1, (n, 2), generator=random)
-    return Draws(rows, crops, torch.rand(n, generator=random) < 0.5 * flip)
+    return Draws(rows, crops, torch.rand(n, generator=random, dtype=torch.float32) < 0.5 * flip)
 
 
 def pad(x: UInt8[Tensor, "n c h w"], padding: int) -> UInt8[Tensor, "n i j c"]:

@@ -42,6 +42,8 @@ def read_checkpoint(path: Path, settings: Settings, ranks: int = 1) -> dict[str,
         if missing := PARTS - saved.keys():
             raise KeyError(missing)
         check_range("precision", saved["precision"])
+        if not isinstance(saved["seconds"], float) or not isinstance(saved["commits"], list):
+            raise TypeError("seconds or commits")
     except Exception:
         raise ValueError(f"{path} is not a complete checkpoint: delete it to start the run anew") from None
     if run_id(own) != run_id(settings):

@@ -27,7 +27,7 @@ class Learner(nn.Module):
     def __init__(self, network: nn.Module, counts: Int[Tensor, " c"], precision: str = "float32"):
         super().__init__()
         self.network = network
-        self.register_buffer("counts", counts)
+        self.register_buffer("counts", counts.clone())  # what is resumed must not write into the data
         self.precision = precision
         self.compiled: Callable[[Tensor], Outputs] | None = None  # the network's passes, for full batches
         self.full_batch = 0

@@ -1,5 +1,6 @@
 """Losses of other methods: pure functions of logits [B, C], targets [B] and training counts [C], in nats."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,15 +15,21 @@ Scalar = Float[Tensor, ""]
 
 
 def effective_weights(counts: Counts, effective: float) -> Float[Tensor, " c"]:
-    """w_i proportional to (1 - e) / (1 - e^n_i) with mean 1, e = `effective` (Cui et al. 2019, class-balanced loss)."""
-    w = 1 / -torch.special.expm1(counts.float() * torch.log(torch.tensor(effective, dtype=torch.float64)).float())
-    return w * len(counts) / w.sum()
+    """w_i proportional to (1 - e) / (1 - e^n_i) with mean 1, e = `effective` (Cui et al. 2019, class-balanced loss).
+
+    In float64. From e = 0, where all are 1, to e = 1, where they are proportional to 1 / n_i.
+    """
+    n = counts.double()
+    log_e = math.log(effective) if effective else -math.inf
+    w = -1 / torch.expm1(n * log_e) if log_e else 1 / n
+    return w * len(n) / w.sum()
 
 
 def focal(logits: Logits, targets: Targets, *, focus: float) -> Scalar:
     """Mean of (1 - p_y)^focus (-log p_y), p the softmax (Lin et al. 2017; focus 1 as in LDAM's comparison)."""
     nats = F.cross_entropy(logits, targets, reduction="none")
-    return ((1 - (-nats).exp()) ** focus * nats).mean()
+    doubt = -torch.expm1(-nats)  # 1 - p_y; the slope of a root at 0 would be infinite
+    return (doubt.clamp(min=torch.finfo(nats.dtype).tiny) ** focus * nats).mean()
 
 
 def ldam(
@@ -41,9 +48,9 @@ def ldam(
     `logits` are `scale` times cosines, so that the rarest class must win by a cosine of `margin`. Once `progress`
     reaches `deferred`, the classes are weighed by `effective_weights`; the mean is divided by the sum of weights.
     """
-    margins = margin * (counts.min() / counts.float()) ** 0.25
-    own = F.one_hot(targets, len(counts)).to(logits.dtype)
-    weights = effective_weights(counts, effective) if progress >= deferred else None
+    margins = margin * (counts.min() / counts.to(logits.dtype)) ** 0.25
+    own = targets[:, None] == torch.arange(len(counts), device=targets.device)
+    weights = effective_weights(counts, effective).to(logits.dtype) if progress >= deferred else None
     return F.cross_entropy(logits - scale * margins * own, targets, weight=weights)
 
 
@@ -53,7 +60,7 @@ def sade(logits: Sequence[Logits], targets: Targets, *, counts: Counts, inverse:
     CE(z_1) + CE(z_2 + log pi) + CE(z_3 + log pi - inverse log rpi): pi_i the share of class i, rpi the same shares
     dealt out in the reverse order, the largest to the rarest class.
     """
-    log_share = (counts / counts.sum()).float().log()
+    log_share = (counts.to(logits[0].dtype) / counts.sum()).log()
     order = log_share.argsort(stable=True)
     reversed_share = torch.empty_like(log_share).index_copy_(0, order, log_share[order.flip(0)])
     shifts = torch.zeros_like(log_share), log_share, log_share - inverse * reversed_share

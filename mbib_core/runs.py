@@ -1,5 +1,6 @@
 """One run from its settings to its files: trained under a lock, recorded, its weights and report written."""
 
+import atexit
 import io
 import os
 import platform
@@ -209,10 +210,8 @@ def _process_group(device: str | torch.device | None) -> Iterator[tuple[int, str
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if on_gpu else "gloo")
-    try:
-        yield distributed.get_rank(), device
-    finally:
-        distributed.destroy_process_group()
+    atexit.register(distributed.destroy_process_group)  # a second group of the same `torchrun` would never come about
+    yield distributed.get_rank(), device
 
 
 @contextmanager

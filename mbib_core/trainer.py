@@ -110,7 +110,8 @@ def train(
             first = _restore(saved, run, learner, optimizer, scaler) if saved and number == saved["stage"] else 0
             if run.compiled and first < epochs:
                 scales = {recipe.scale(epoch, epochs) for epoch in range(first, epochs)}
-                if failed := learner.compile_for(data.train.x[: recipe.batch], scales):
+                own_share = data.train.x[: len(range(rank, recipe.batch, ranks))]
+                if failed := learner.compile_for(own_share, scales):
                     run.compiled = False
                     warnings.warn(f"the network could not be compiled and is trained as it is: {failed}", stacklevel=2)
             loss_of = partial(stage.loss, **settings.own)
@@ -170,18 +171,12 @@ def settled_on(settings: Settings, data: LongTailed) -> Settings:
 
 
 def new_learner(method: Method, data: LongTailed, seed: int, precision: str = "float32") -> Learner:
-    """The learner of `method` before its first step, on the CPU: weights drawn from `seed`, whatever the user's default
-    dtype."""
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            mean, std = channel_statistics(data.train.x)
-            network = method.parts.build(len(data.classes), mean=mean, std=std)
-            return method.learner(network, data.counts, precision)
-    finally:
-        torch.set_default_dtype(dtype)
+    """The learner of `method` before its first step, on the CPU: weights drawn from `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        mean, std = channel_statistics(data.train.x)
+        network = method.parts.build(len(data.classes), mean=mean, std=std)
+        return method.learner(network, data.counts, precision)
 
 
 def _optimizer(
@@ -268,6 +263,8 @@ def _restore(
 ) -> int:
     """Puts everything back and returns the epochs of this stage that are done."""
     try:
+        if not torch.equal(saved["learner"]["counts"], learner.counts.cpu()):
+            raise ValueError("counts")
         learner.load_state_dict(saved["learner"])
         optimizer.load_state_dict(saved["optimizer"])
         scaler.load_state_dict(saved["scaler"])

@@ -62,6 +62,7 @@ def read_weights(path: Path) -> Saved:
         about = json.loads(metadata["mbib"]) if "mbib" in metadata else _older(metadata)
         settings, (height, width), classes = Settings.of(about["settings"]), about["size"], about["classes"]
         _check(path, classes, (height, width))
+        counts = list(about["counts"])
         with torch.random.fork_rng(devices=[]):
             network = Network(**about["network"]).build(len(classes))
         network.load_state_dict(state)
@@ -71,7 +72,7 @@ def read_weights(path: Path) -> Saved:
         raise ValueError(f"{path} holds no weights that `mbib train` wrote ({type(error).__name__})") from None
     if about.get("sha256", wanted := digest(state)) != wanted:
         raise ValueError(f"{path} was damaged after it was written: copy it again, or train the run anew")
-    return Saved(network.eval(), settings, classes, (height, width), list(about["counts"]))
+    return Saved(network.eval(), settings, classes, (height, width), counts)
 
 
 class Damaged(ValueError):

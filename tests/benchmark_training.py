@@ -24,8 +24,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
-from mbib_core import batches, trainer
+from mbib_core import trainer
+from mbib_core.batches import Source, draw
 from mbib_core.data import Images, LongTailed
+from mbib_core.devices import name_of, pick_precision
 from mbib_core.methods import METHODS, method_of, settle
 from mbib_core.schedules import SCHEDULES
 from mbib_core.settings import Settings
@@ -87,9 +89,9 @@ def plain(method, data, loader):
 
 
 def ours(settings, data, compiled=False):
-    """The second of three epochs: from the first batch that is asked for to that of the third."""
-    starts, draw = [], trainer.batches
-    with patch.object(trainer, "batches", lambda *given: (starts.append(time.process_time()), draw(*given))[1]):
+    """The second of three epochs: from its draws to those of the third."""
+    starts = []
+    with patch.object(trainer, "draw", lambda *y, **given: (starts.append(time.process_time()), draw(*y, **given))[1]):
         run = trainer.train(settings, data, progress=False, device="cpu", compiled=compiled)
     assert run.compiled == compiled, "the network could not be compiled here"
     return starts[2] - starts[1]
@@ -110,9 +112,9 @@ def bare(method, data, precision):
 
 def data_alone(data):
     start = time.process_time()
-    padded = batches.pad(data.train.x, SCHEDULE.padding)
-    for index, crop, flip in batches.batches(len(padded), SCHEDULE, True, 0, 0, torch.device("cpu")):
-        batches.augment(padded, index, crop, flip, SCHEDULE.padding)
+    source = Source(data.train, SCHEDULE.padding, torch.device("cpu"))
+    for _ in source.stream(draw(source.labels, seed=0, epoch=0, padding=SCHEDULE.padding), SCHEDULE.batch):
+        pass
     return time.process_time() - start
 
 
@@ -138,7 +140,7 @@ def main() -> None:
     torch.set_num_threads(1)
     settings = settle(Settings(data="cifar100-lt", method=args.method, epochs=3, threads=1))
     data, method = random_data(), method_of(settings)
-    precision = trainer.pick_precision("auto", torch.device("cpu"))
+    precision = pick_precision("auto", torch.device("cpu"))
     loader = DataLoader(Pictures(data.train), SCHEDULE.batch, shuffle=True)
     kinds = {
         "plain": lambda: plain(method, data, loader),
@@ -158,7 +160,7 @@ def main() -> None:
     for name, compiled in (("ours", False), ("compiled", True)):
         found = shares(settings, data, compiled)
         lines += [("share", f"{name}: {kind}", [share]) for kind, share in found.items() if share]
-    machine = f"{trainer._processor()}, {precision}"
+    machine = f"{name_of(torch.device('cpu'))}, {precision}"
     print(f"{args.method}, ResNet-{SCHEDULE.depth}, one thread of {machine}, torch {torch.__version__}")
     rows = [
         {"machine": machine, "torch": torch.__version__, "method": args.method, "measure": measure, "of": what}

@@ -287,13 +287,13 @@ trainer.write_checkpoint = killed
 """
 COUNTED = """
 from mbib_core import trainer
-batches, trained_epochs = trainer.batches, []
+draw, trained_epochs = trainer.draw, []
 
-def counted(n, schedule, flip, seed, epoch, device):
+def counted(labels, *, epoch, **given):
     trained_epochs.append(epoch)
-    return batches(n, schedule, flip, seed, epoch, device)
+    return draw(labels, epoch=epoch, **given)
 
-trainer.batches = counted
+trainer.draw = counted
 """
 COMPARED = """
 import json

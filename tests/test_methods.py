@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mbib_core import losses, methods
+from mbib_core import losses, methods, rebalancing
 from mbib_core.methods import METHODS, method_of, settle, shared_alphas
-from mbib_core.networks.bottleneck import Outputs
+from mbib_core.networks import Outputs
 from mbib_core.schedules import SCHEDULES
 from mbib_core.settings import Settings
 
@@ -57,6 +57,13 @@ EXPECTED = {
     "mbib-deepest": lambda: mixture(0.4, 1, 0, 0.1) + 2 * kl(V[2], Z, 0.1),
     "mbib-consistent": lambda: mixture(0.4, 0.6, 2, 0.1),
     "mbib-x": lambda: mixture(0.4, 1, 2, 0.1),
+    "focal": lambda: rebalancing.focal(V[2], TARGETS, focus=1.0),
+    "ldam-drw": lambda: rebalancing.ldam(
+        V[2], TARGETS, counts=COUNTS, progress=0.0, margin=0.5, deferred=0.8, effective=0.9999
+    ),
+    "crt": lambda: F.cross_entropy(V[2], TARGETS),
+    "tau-norm": lambda: F.cross_entropy(V[2], TARGETS),
+    "sade": lambda: rebalancing.sade(V, TARGETS, counts=COUNTS, inverse=2.0),
     "se-mbib": lambda: losses.se_mbib(V, Z, TARGETS, k=0.4, **OWN),
     "all-mbib": lambda: losses.all_mbib(V, Z, TARGETS, k=0.4, **OWN),
 }
@@ -71,13 +78,11 @@ def test_a_method_has_the_loss_that_it_is_named_after(name: str) -> None:
     method = METHODS[name]
     beta = 0.0 if name == "mbib-beta0" else 2.0
     asked = {"k": 0.4, "beta": beta, "gamma": 0.1}
-    if method.alphas is not None:
+    asked = {setting: value for setting, value in asked.items() if setting in method.own}
+    if "alphas" in method.own:
         asked |= {"alphas": (0.1, 0.3), "taps": 3}
-    asked = {
-        setting: value for setting, value in asked.items() if setting == "taps" or getattr(method, setting) is not None
-    }
     settings = settle(Settings(data="cifar100-lt", method=name, **asked))
-    o = outputs(3) if method.with_z else Outputs(V, V, None, None)
+    o = outputs(3) if method.parts.with_z else Outputs(V, V, None, None)
     found = method_of(settings).loss(o, TARGETS, COUNTS)
     assert float(found) == pytest.approx(float(EXPECTED[name]()), rel=1e-6)
 
@@ -85,14 +90,17 @@ def test_a_method_has_the_loss_that_it_is_named_after(name: str) -> None:
 @pytest.mark.parametrize("name", list(METHODS))
 @pytest.mark.parametrize("schedule", list(SCHEDULES))
 def test_every_method_can_be_trained_by_every_schedule(name: str, schedule: str) -> None:
-    if METHODS[name].picture and SCHEDULES[schedule].scale(0, 100) < 1:
+    if METHODS[name].parts.picture and SCHEDULES[schedule].scale(0, 100) < 1:
         pytest.skip("observes the picture itself, which this schedule makes smaller: refused (test_trainer)")
     settings = settle(Settings(method=name, schedule=schedule))
     network = method_of(settings).network(3, depth=SCHEDULES[schedule].depth)
     method = METHODS[name]
-    assert len(network.observe) == settings.taps
-    assert len(network.v_classifiers) == (settings.taps if method.with_v else 0)
-    assert (network.z_classifier is not None) is method.with_z
+    if method.parts.experts:
+        assert len(network.experts) == method.parts.experts
+    else:
+        assert len(network.observe) == settings.taps
+        assert len(network.v_classifiers) == (settings.taps if method.parts.with_v else 0)
+        assert (network.z_classifier is not None) is method.parts.with_z
 
 
 def test_frozen_settings_are_those_of_their_data_set_and_leave_alone_what_a_variant_fixes(
@@ -103,16 +111,17 @@ def test_frozen_settings_are_those_of_their_data_set_and_leave_alone_what_a_vari
     fixed = {"bsce": {"k": 0.0}, "mbib-beta0": {"beta": 0.0}, "mbib-consistent": {"k": 0.5}}
     fixed |= {"mbib-x": {"alphas": shared_alphas(4)}}
     for name, method in METHODS.items():
-        assert method_of(settle(Settings(method=name, data="glyphs-lt"))) == method, "no other data set is touched"
-        found = method_of(settle(Settings(method=name, data="cifar100-lt"))).loss_settings
-        assert found == {s: (own | fixed.get(name, {}))[s] for s in method.loss_settings}
+        usual = method_of(settle(Settings(method=name, data="glyphs-lt")))
+        assert usual.own == method.own, "no other data set is touched"
+        found = method_of(settle(Settings(method=name, data="cifar100-lt"))).own
+        assert found == {**method.own, **{s: (own | fixed.get(name, {}))[s] for s in method.own if s in own}}
 
 
 def test_a_setting_that_is_asked_for_replaces_the_frozen_one_and_no_other() -> None:
     plain, asked = (method_of(settle(Settings(method="mbib", beta=beta))) for beta in (None, 7.0))
-    assert asked.beta == 7.0
-    assert (asked.alphas, asked.k, asked.gamma, asked.taps) == (plain.alphas, plain.k, plain.gamma, plain.taps)
-    assert METHODS["mbib"].beta == plain.beta, "the table itself stays"
+    assert asked.own == {**plain.own, "beta": 7.0}
+    assert asked.parts == plain.parts
+    assert METHODS["mbib"].own == plain.own != asked.own, "the table itself stays"
 
 
 @pytest.mark.equation(11)

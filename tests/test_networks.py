@@ -287,7 +287,7 @@ def outputs_of(v: Tensor | None, z: Tensor | None) -> Outputs:
 def test_predictions_are_the_mean_of_the_logits_and_of_the_probabilities() -> None:
     v, z = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([[-1.0, 3.0, 0.5]])
     found = predictions(outputs_of(v, z))
-    assert list(found) == ["v", "z", "mean", "mean_probability"]
+    assert list(found) == ["mean", "v", "z", "mean_probability"]
     assert torch.equal(found["v"], v)
     assert torch.equal(found["z"], z)
     assert found["mean"].tolist() == [[0.5, 1.5, -0.25]]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from mbib_core.networks.bottleneck import Bottleneck, Outputs, default_prediction, predictions
@@ -39,10 +40,14 @@ class Network:
         mean: Sequence[float] | Tensor = (127.5,) * 3,
         std: Sequence[float] | Tensor = (64.0,) * 3,
     ) -> nn.Module:
-        """A new network; `mean` and `std` [3] normalise the images."""
-        head = HEADS[self.head]
-        if self.experts:
-            return Experts(self.depth, classes, self.experts, head=head, mean=mean, std=std)
-        taps = even_taps(self.depth, self.taps - self.picture)
-        backbone = ResNet(self.depth, (0, *taps) if self.picture else taps)
-        return Bottleneck(backbone, classes, with_v=self.with_v, with_z=self.with_z, head=head, mean=mean, std=std)
+        """A new network, in float32 whatever torch's default; `mean` and `std` [3] normalise the images."""
+        head, dtype = HEADS[self.head], torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            if self.experts:
+                return Experts(self.depth, classes, self.experts, head=head, mean=mean, std=std)
+            taps = even_taps(self.depth, self.taps - self.picture)
+            backbone = ResNet(self.depth, (0, *taps) if self.picture else taps)
+            return Bottleneck(backbone, classes, with_v=self.with_v, with_z=self.with_z, head=head, mean=mean, std=std)
+        finally:
+            torch.set_default_dtype(dtype)
