@@ -65,13 +65,14 @@ def read_weights(path: Path) -> Saved:
         with torch.random.fork_rng(devices=[]):
             network = Network(**about["network"]).build(len(classes))
         network.load_state_dict(state)
+        counts = [int(n) for n in about["counts"]]
     except Damaged:
         raise
     except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} holds no weights that `mbib train` wrote ({type(error).__name__})") from None
     if about.get("sha256", wanted := digest(state)) != wanted:
         raise ValueError(f"{path} was damaged after it was written: copy it again, or train the run anew")
-    return Saved(network.eval(), settings, classes, (height, width), list(about["counts"]))
+    return Saved(network.eval(), settings, classes, (height, width), counts)
 
 
 class Damaged(ValueError):
