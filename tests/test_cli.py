@@ -391,18 +391,22 @@ def test_a_loss_that_is_no_number_ends_a_run_with_a_sentence(
     )
 
 
-@pytest.mark.fault("a folder of records that is a file")
+@pytest.mark.parametrize(("option", "wanted"), [
+    ("--out", "mbib: file/x cannot be written (Not a directory): make room, or choose another folder\n"),
+    ("--checkpoints", "mbib: file/x, where a run is saved while it trains, cannot be used (Not a directory)"),
+])  # fmt: skip
+@pytest.mark.fault("a file in place of a folder for {option}")
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(
-    mbib: Say, quick: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentence: Callable[[str], None]
+    mbib: Say, quick: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, wanted: str, sentence: Any
 ) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("no folder")
     monkeypatch.setattr(runs, "train", None)
-    status, _, err = mbib("train", "ce", *quick.split(), "--out", "file/x")
+    status, _, err = mbib("train", "ce", *quick.split(), option, "file/x")
     sentence(err)
     assert status == 2
-    assert err == "mbib: file/x cannot be written (Not a directory): make room, or choose another folder\n"
-    assert not (tmp_path / "own-cache").exists()
-    assert (tmp_path / "file").read_text() == ""
+    assert err.startswith(wanted)
+    assert (tmp_path / "file").read_text() == "no folder"
+    assert [path for path in tmp_path.rglob("*") if path.suffix in (".pt", ".json", ".safetensors")] == []
 
 
 def test_python_makes_the_files_and_the_record_of_the_command(mbib: Say, quick: str, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import functools
 import hashlib
 import http.server
 import io
-import json
 import multiprocessing
 import os
 import pickle
@@ -33,11 +32,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mbib_core import batches, cli, files, runs, trainer
-from mbib_core.campaign import campaign, read_wanted
+from mbib_core import batches, cli, files, trainer
+from mbib_core.campaign import read_wanted
 from mbib_core.criteria import BIBLoss, MBIBLoss
 from mbib_core.data import LongTailed, cifar, load
-from mbib_core.results import read_record, write_record
+from mbib_core.results import read_record
 from mbib_core.schedules import Schedule
 from mbib_core.settings import Settings
 from mbib_core.trainer import train
@@ -222,19 +221,6 @@ def test_a_read_only_cache_is_told_before_anything_is_trained(place: Path, sente
     assert os.listdir(place / "after") == os.listdir(place / "runs") == []
 
 
-@pytest.mark.fault("a cache folder that is a file")
-def test_a_cache_that_is_a_file_is_told_before_anything_is_trained(
-    tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("MBIB_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(runs, "train", None)
-    with pytest.raises(OSError, match="where a run is saved while it trains, cannot be used"):
-        runs.make(TINY, tiny_data, out=tmp_path / "runs", device="cpu")
-    assert os.listdir(tmp_path / "runs") == []
-    assert (tmp_path / "file").read_text() == "no folder"
-
-
 # The command, but the step after the first checkpoint takes a minute: Ctrl-C meets it wherever the machine is busy.
 SLOW = """
 import signal, sys, time
@@ -325,24 +311,6 @@ def test_a_run_killed_at_20_random_steps_ends_in_the_same_bits(
     sentence(
         f"(nothing can be said; killed 20 times, {saved[-1]} epochs saved, and the end is the uncut run's, bit for bit)"
     )
-
-
-@pytest.mark.fault("half a checkpoint that a killed process left")
-def test_half_written_checkpoints_of_killed_processes_are_taken_away(
-    whole: Path, place: Path, capsys: pytest.CaptureFixture, sentence: Hear
-) -> None:
-    (record,) = (whole / "runs").glob("*.json")
-    half = place / "cache" / "checkpoints" / f".{record.stem}.pt.12345.part"
-    other = half.with_name(".another-run.pt.12345.part")
-    half.parent.mkdir(parents=True)
-    for file in (half, other):
-        file.write_bytes(b"half")
-    capsys.readouterr()
-    assert command(place) == 0
-    assert capsys.readouterr().err == ""
-    assert not half.exists()
-    assert other.read_bytes() == b"half", "another run's file is not ours"
-    sentence("(nothing is said; the half is gone, another run's stays)")
 
 
 # No network, and archives that are none
@@ -541,27 +509,6 @@ def test_a_list_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
     path.write_bytes(b'[[run]]\nmethod = "\xff"\n')
     with pytest.raises(ValueError, match=r"wanted\.toml is no TOML: 'utf-8' codec can't decode"):
         read_wanted(path)
-
-
-@pytest.mark.fault("a record edited by hand, in a table and in a campaign")
-def test_a_record_edited_by_hand_stops_a_table_and_a_campaign(
-    tmp_path: Path, capsys: pytest.CaptureFixture, sentence: Hear
-) -> None:
-    wanted = tmp_path / "wanted.toml"
-    wanted.write_text('[[run]]\nmethod = "ce"\n')
-    (one,) = read_wanted(wanted)
-    path = write_record({"run_id": one.id, "accuracy": 0.3}, tmp_path)
-    path.write_text(path.read_text().replace("0.3", "0.9"))
-    assert cli.main(["table", str(tmp_path)]) == 2
-    said = capsys.readouterr()
-    sentence(said.err)
-    assert (said.out, said.err) == (
-        "",
-        f"mbib: {path} was changed after the run wrote it; restore it or make the run again\n",
-    )
-    with pytest.raises(ValueError, match=r"json was changed after the run wrote it"):
-        campaign(wanted)
-    assert json.loads(path.read_text())["accuracy"] == 0.9
 
 
 # The loss in a loop of one's own
