@@ -61,11 +61,11 @@ def read_weights(path: Path) -> Saved:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         about = json.loads(metadata["mbib"]) if "mbib" in metadata else _older(metadata)
         settings, (height, width), classes = Settings.of(about["settings"]), about["size"], about["classes"]
+        counts = list(about["counts"])
         _check(path, classes, (height, width))
         with torch.random.fork_rng(devices=[]):
             network = Network(**about["network"]).build(len(classes))
         network.load_state_dict(state)
-        counts = [int(n) for n in about["counts"]]
     except Damaged:
         raise
     except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, RecursionError) as error:
