@@ -72,7 +72,7 @@ def make(
     Raises what `load`, `settle` and `train` do, Busy if another process makes the run, and OSError before anything is
     trained if `out` cannot be written.
     """
-    settings, out = settle(settings), Path(out)
+    settings, out = settle(settings) if data is None else settings, Path(out)
     if data is None and settings.folder is not None:  # such a run is named after the images themselves
         data = load(settings.data, root=root, size=settings.size or 32, skip_broken=skip_broken)
     if data is not None:
