@@ -1190,11 +1190,14 @@ def test_the_readmes_arrays_are_trained_and_predicted(tmp_path: Path, monkeypatc
         y = np.array([0] * 5 + [1] * 2)
         names |= {"y" + part: y, "x" + part: np.repeat(200 * y[:, None, None, None], 32, 1).repeat(32, 2).repeat(3, 3)}
         names["x" + part] = names["x" + part].astype(np.uint8)
+    monkeypatch.setitem(SCHEDULES, "folder", Schedule(depth=8, epochs=40, batch=16))
     exec(readme_code("from_arrays"), names)
+    assert names["made"].record["settings"]["schedule"] == "folder", "as for a folder"
+    weights = str(names["made"].beside["weights"])
     Image.new("RGB", (40, 40), (200, 200, 200)).save("bright.png")
-    found = run_python("-m", "mbib_core.cli", "predict", "runs/mine.safetensors", "bright.png", folder=tmp_path)
+    found = run_python("-m", "mbib_core.cli", "predict", weights, "bright.png", folder=tmp_path)
     assert found.stdout.startswith("bright.png: 1 "), found.stderr
-    refused = run_python("-m", "mbib_core.cli", "evaluate", "runs/mine.safetensors", folder=tmp_path)
+    refused = run_python("-m", "mbib_core.cli", "evaluate", weights, folder=tmp_path)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "are of arrays, mine, and no name leads to them" in refused.stderr
 
