@@ -209,7 +209,8 @@ def _table(args: argparse.Namespace) -> int:
 
     records = [record for folder in args.folders for record in read_records(folder)]
     frame = table(find(records, **conditions(args.where)) if args.where else records)
-    print(csv_table(frame) if args.csv else printable(show_table(frame), keep="\n"), end="" if args.csv else "\n")
+    text = csv_table(frame) if args.csv and len(frame) else printable(f"{show_table(frame)}\n", keep="\n")
+    print(text, end="")
     return 0
 
 

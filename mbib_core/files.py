@@ -36,8 +36,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 def check_writable(folder: Path) -> None:
     """Makes the folder and writes into it, so that a run is not trained in vain. Raises OSError with a sentence."""
     probe = folder / f".probe.{os.getpid()}.part"
-    write_atomically(probe, b"")
-    probe.unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"{folder} cannot be written ({error.strerror}): make room, or choose another folder") from None
 
 
 def expand(path: str | Path) -> Path:

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from torch import distributed
 
 from mbib_core.checkpoints import read_checkpoint
-from mbib_core.data import LongTailed, first_of_each_class, load
+from mbib_core.data import LongTailed, describe, first_of_each_class, load
 from mbib_core.devices import name_of, pick_device, threads
 from mbib_core.evaluation import evaluate, features_of, of_kind, plain
 from mbib_core.files import cache_folder, check_writable, write_atomically
@@ -26,6 +26,7 @@ from mbib_core.networks import default_prediction, multiply_adds
 from mbib_core.results import Record, read_record, version_of_code, write_record
 from mbib_core.schedules import same_recipe, schedule_of
 from mbib_core.settings import Settings, command_line, run_id
+from mbib_core.text import printable
 from mbib_core.trainer import Trained, settled_on, train
 from mbib_core.weights import write_weights
 
@@ -72,7 +73,7 @@ def make(
     Raises what `load`, `settle` and `train` do, Busy if another process makes the run, and OSError before anything is
     trained if `out` cannot be written.
     """
-    settings, out = settle(settings), Path(out)
+    settings, out = settle(settings) if data is None else settings, Path(out)
     if data is None and settings.folder is not None:  # such a run is named after the images themselves
         data = load(settings.data, root=root, size=settings.size or 32, skip_broken=skip_broken)
     if data is not None:
@@ -107,6 +108,8 @@ def make(
                 return found
             if again and record_file.is_file():
                 _drop_finished(checkpoint, settings)
+            if settings.own_pictures and progress and rank == 0:
+                print(f"mbib: {printable(describe(data))}", file=sys.stderr)
             run = train(settings, data, device=device, checkpoint=checkpoint, progress=progress, compiled=compiled)
             if rank > 0:
                 return None

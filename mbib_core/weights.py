@@ -61,6 +61,7 @@ def read_weights(path: Path) -> Saved:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         about = json.loads(metadata["mbib"]) if "mbib" in metadata else _older(metadata)
         settings, (height, width), classes = Settings.of(about["settings"]), about["size"], about["classes"]
+        counts = list(about["counts"])
         _check(path, classes, (height, width))
         counts = list(about["counts"])
         with torch.random.fork_rng(devices=[]):

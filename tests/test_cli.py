@@ -5,18 +5,16 @@ import io
 import json
 import os
 import pickle
-import random
 import resource
 import shlex
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -24,13 +22,15 @@ import pytest
 import torch
 from conftest import coloured
 from filelock import FileLock
-from safetensors.torch import load_file, save_file
+from PIL import Image
+from safetensors.torch import save_file
 
-from mbib_core import cli, data, trainer
+from mbib_core import cli, data, runs, trainer
 from mbib_core.methods import method_of, settle
 from mbib_core.results import read_record
 from mbib_core.schedules import SCHEDULES
 from mbib_core.settings import Settings, command_line, run_id
+from mbib_core.weights import read_weights
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 MBIB = Path(sys.executable).with_name("mbib")
@@ -42,10 +42,13 @@ def process(*words: str, **more: Any) -> subprocess.CompletedProcess:
 
 Said = tuple[int, str, str]
 Say = Callable[..., Said]
+Hear = Callable[[str], None]
+Patch = pytest.MonkeyPatch
+Capture = pytest.CaptureFixture
 
 
 @pytest.fixture
-def mbib(capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Say:
+def mbib(capsys: Capture, tmp_path: Path, monkeypatch: Patch) -> Say:
     """Runs a command in this process, in an empty folder: exit status, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
 
@@ -96,40 +99,37 @@ def test_pictures_are_drawn_with_libraries_that_are_imported_then() -> None:
 # Refusals
 
 
-@pytest.mark.parametrize(
-    ("words", "wanted"),
-    [
-        ("train mbibb", "no method is called 'mbibb'; did you mean mbib"),
-        ("train bcse", "no method is called 'bcse'; did you mean bsce"),
-        ("train mbib --schedule glyph", "no schedule is called 'glyph'; did you mean glyphs"),
-        ("train mbib --data cifar10", "no data set is called 'cifar10': there are glyphs-lt, cifar100-lt"),
-        ("train mbib --epochs 0", "epochs is 0: it must be a whole number from 1"),
-        ("train mbib --seed -1", "seed is -1: it must be a whole number from 0"),
-        ("train mbib --seed 99999999999999999999", "seed is 99999999999999999999: it must be a whole number from 0"),
-        ("train mbib --threads -1", "threads is -1: it must be a whole number from 0"),
-        ("train mbib --beta -1", "beta is -1.0: it must be a finite number, 0 or larger"),
-        ("train mbib --k nan", "k is nan: it must be a finite number"),
-        ("train mbib --gamma inf", "gamma is inf: it must be a finite number"),
-        ("train mbib --alphas 0.9 0.9", "sum to at most 1: they are proportions"),
-        ("train mbib --alphas 0.1", "3 observations need 2 alphas, not 1"),
-        ("train mbib --alphas", "3 observations need 2 alphas, not 0"),
-        ("train mbib --taps 0", "ask for 1 to 3 observations, not 0"),
-        ("train ce --beta 1", "ce has no beta: leave it out"),
-        ("train mbib --precision half", "precision is 'half': it must be one of auto, float32, bfloat16, float16"),
-        ("train mbib --device gpu", "torch can use no device gpu here: leave --device out, or say cpu or cuda"),
-        ("train mbib --imbalance 0.5", "imbalance"),
-        ("train mbib --imbalance 1e9", "imbalance"),
-        ("train mbib --imbalance nan", "imbalance"),
-        ("evaluate none.safetensors", "there is no file none.safetensors; `mbib train` writes weights"),
-        ("table none", "there is no folder none; `mbib train` writes records, into runs/ by default"),
-        ("table", "there is no folder runs; `mbib train` writes records"),
-        ("campaign none.toml", "there is no list none.toml; name the list of wanted runs"),
-        ("campaign --processes 0", "processes and threads must be 1 or more"),
-    ],
-)
+@pytest.mark.parametrize(("words", "wanted"), [
+    ("train mbibb", "no method is called 'mbibb'; did you mean mbib"),
+    ("train bcse", "no method is called 'bcse'; did you mean bsce"),
+    ("train mbib --schedule glyph", "no schedule is called 'glyph'; did you mean glyphs"),
+    ("train mbib --data cifar10", "no data set is called 'cifar10': there are glyphs-lt, cifar100-lt"),
+    ("train mbib --epochs 0", "epochs is 0: it must be a whole number from 1"),
+    ("train mbib --seed -1", "seed is -1: it must be a whole number from 0"),
+    ("train mbib --seed 99999999999999999999", "seed is 99999999999999999999: it must be a whole number from 0"),
+    ("train mbib --threads -1", "threads is -1: it must be a whole number from 0"),
+    ("train mbib --beta -1", "beta is -1.0: it must be a finite number, 0 or larger"),
+    ("train mbib --k nan", "k is nan: it must be a finite number"),
+    ("train mbib --gamma inf", "gamma is inf: it must be a finite number"),
+    ("train mbib --alphas 0.9 0.9", "sum to at most 1: they are proportions"),
+    ("train mbib --alphas 0.1", "3 observations need 2 alphas, not 1"),
+    ("train mbib --alphas", "3 observations need 2 alphas, not 0"),
+    ("train mbib --taps 0", "taps is 0: it must be a whole number, 1 or larger"),
+    ("train ce --beta 1", "ce has no beta: leave it out"),
+    ("train mbib --precision half", "precision is 'half': it must be one of auto, float32, bfloat16, float16"),
+    ("train mbib --device gpu", "torch can use no device gpu here: leave --device out, or say cpu or cuda"),
+    ("train mbib --imbalance 0.5", "imbalance"),
+    ("train mbib --imbalance 1e9", "imbalance"),
+    ("train mbib --imbalance nan", "imbalance"),
+    ("evaluate none.safetensors", "there is no file none.safetensors; `mbib train` writes weights"),
+    ("table none", "there is no folder none; `mbib train` writes records, into runs/ by default"),
+    ("table", "there is no folder runs; `mbib train` writes records"),
+    ("campaign none.toml", "there is no list none.toml; name the list of wanted runs"),
+    ("campaign --processes 0", "processes and threads must be 1 or more"),
+])  # fmt: skip
 @pytest.mark.fault("mbib {words}")
 def test_what_cannot_be_done_is_told_in_one_sentence(
-    mbib: Say, tmp_path: Path, words: str, wanted: str, sentence: Callable[[str], None]
+    mbib: Say, tmp_path: Path, words: str, wanted: str, sentence: Hear
 ) -> None:
     status, out, err = mbib(*words.split())
     assert status == 2
@@ -141,20 +141,17 @@ def test_what_cannot_be_done_is_told_in_one_sentence(
     assert os.listdir(tmp_path) == [], "nothing is left behind"
 
 
-@pytest.mark.parametrize(
-    ("words", "hint"),
-    [
-        ("train mbib --epochs two", "argument --epochs: invalid int value: 'two'"),
-        ("train", "required: method"),
-        ("train ce --betta 1", "unrecognized arguments: --betta 1; did you mean --beta?"),
-        ("train ce --devise=cpu", "unrecognized arguments: --devise=cpu; did you mean --device?"),
-        ("train ce --output x", "unrecognized arguments: --output x; did you mean --out?"),
-        ("train ce --b 1", "unrecognized arguments: --b 1"),
-        ("predict W x.png --top 0", "0 is no whole number from 1"),
-        ("predict W x.png --lr 1", "unrecognized arguments: --lr 1; `mbib predict --help` lists what there is"),
-        ("evaluate W --train", "unrecognized arguments: --train; `mbib evaluate --help` lists what there is"),
-    ],
-)
+@pytest.mark.parametrize(("words", "hint"), [
+    ("train mbib --epochs two", "argument --epochs: invalid int value: 'two'"),
+    ("train", "required: method"),
+    ("train ce --betta 1", "unrecognized arguments: --betta 1; did you mean --beta?"),
+    ("train ce --devise=cpu", "unrecognized arguments: --devise=cpu; did you mean --device?"),
+    ("train ce --output x", "unrecognized arguments: --output x; did you mean --out?"),
+    ("train ce --b 1", "unrecognized arguments: --b 1"),
+    ("predict W x.png --top 0", "0 is no whole number from 1"),
+    ("predict W x.png --lr 1", "unrecognized arguments: --lr 1; `mbib predict --help` lists what there is"),
+    ("evaluate W --train", "unrecognized arguments: --train; `mbib evaluate --help` lists what there is"),
+])  # fmt: skip
 def test_a_wrong_option_is_told_with_the_usage_of_its_command_and_the_nearest_option(
     mbib: Say, words: str, hint: str
 ) -> None:
@@ -165,35 +162,40 @@ def test_a_wrong_option_is_told_with_the_usage_of_its_command_and_the_nearest_op
     assert hint in err
 
 
-@pytest.mark.parametrize(
-    ("about", "wanted"),
-    [
-        (b"", "holds no weights"),
-        (b"no weights", "holds no weights"),
-        (pickle.dumps({"a": 1}), "holds no weights"),
-        ({}, "holds no weights"),
-        ({"classes": ["a", "b"]}, "holds no weights"),
-        ({"classes": {"a": 0, "b": 1, "c": 2}}, "is damaged: its classes are not names, each once"),
-        ({"classes": "abc"}, "is damaged: its classes are not names, each once"),
-        ({"classes": [1, 2, 3]}, "is damaged: its classes are not names, each once"),
-        ({"classes": ["a", "b", "a"]}, "is damaged: its classes are not names, each once"),
-        ({"size": [0, 0]}, "is damaged: its images would have (0, 0) pixels"),
-        ({"size": [100000, 100000]}, "is damaged: its images would have (100000, 100000) pixels"),
-        ({"size": [32, "32"]}, "is damaged: its images would have"),
-        ({"size": [[[]] * 3]}, "holds no weights"),
-    ],
-)
+@pytest.mark.parametrize(("about", "wanted"), [
+    (b"", "holds no weights"),
+    (b"no weights", "holds no weights"),
+    (pickle.dumps({"a": 1}), "holds no weights"),
+    ({}, "holds no weights"),
+    ({"classes": ["a", "b"]}, "holds no weights"),
+    ({"classes": {"a": 0, "b": 1, "c": 2}}, "is damaged: its classes are not names, each once"),
+    ({"classes": "abc"}, "is damaged: its classes are not names, each once"),
+    ({"classes": [1, 2, 3]}, "is damaged: its classes are not names, each once"),
+    ({"classes": ["a", "b", "a"]}, "is damaged: its classes are not names, each once"),
+    ({"size": [0, 0]}, "is damaged: its images would have (0, 0) pixels"),
+    ({"size": [100000, 100000]}, "is damaged: its images would have (100000, 100000) pixels"),
+    ({"size": [32, "32"]}, "is damaged: its images would have"),
+    ({"size": [[[]] * 3]}, "holds no weights"),
+    ({"settings": []}, "holds no weights"),
+    ({"settings": 3}, "holds no weights"),
+    ({"settings": "text"}, "holds no weights"),
+    ({"settings": {"method": 1}}, "holds no weights"),
+    ({"network": {"depth": 3}}, "holds no weights"),
+    ({"counts": 3}, "holds no weights"),
+    ({"sha256": "0"}, "was damaged after it was written: copy it again"),
+])  # fmt: skip
 @pytest.mark.fault("weights of another program, or that say what cannot be: {about}")
 def test_foreign_and_damaged_weights_are_refused(
-    mbib: Say, tmp_path: Path, about: dict[str, Any] | bytes, wanted: str, sentence: Callable[[str], None]
+    mbib: Say, tmp_path: Path, about: dict[str, Any] | bytes, wanted: str, sentence: Hear
 ) -> None:
     if isinstance(about, bytes):
         (tmp_path / "x.safetensors").write_bytes(about)
     else:
         settings = settle(Settings(method="ce"))
-        network = method_of(settings).network(3, depth=8) if about else torch.nn.Linear(1, 1)
-        values = {"settings": settings.plain(), "classes": ["a", "b", "c"]} | about if about else {}
-        metadata = {name: json.dumps(value) for name, value in values.items()}
+        parts = method_of(settings).parts
+        network = parts.build(3) if about else torch.nn.Linear(1, 1)
+        values = {"settings": settings.plain(), "network": asdict(parts), "classes": ["a", "b", "c"], "counts": []}
+        metadata = {"mbib": json.dumps(values | {"size": [32, 32]} | about)} if about else {}
         save_file(dict(network.state_dict()), tmp_path / "x.safetensors", metadata=metadata)
     for words in (["evaluate", "x.safetensors"], ["predict", "x.safetensors", "x.png"]):
         status, out, err = mbib(*words)
@@ -217,8 +219,9 @@ def test_a_reader_that_is_gone_is_no_error(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def quick(tiny_schedule: object, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(data, "load", lambda name, **_: replace(coloured([22, 9, 3]), name=name))
+def quick(tiny_schedule: object, monkeypatch: Patch) -> str:
+    for module in (data, runs):
+        monkeypatch.setattr(module, "load", lambda name, **_: replace(coloured([22, 9, 3]), name=name))
     return "--schedule tiny --threads 1 --precision float32 --device cpu --quiet --no-report"
 
 
@@ -262,13 +265,13 @@ def test_options_say_what_is_kept(mbib: Say, quick: str, tmp_path: Path) -> None
 
 
 def test_a_run_that_was_made_is_not_made_again_unless_asked(
-    mbib: Say, quick: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mbib: Say, quick: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     words = ["train", "ce", *quick.split()]
     first = mbib(*words)[1]
     before = (tmp_path / "runs").stat().st_mtime_ns
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "train", None)
+        patch.setattr(runs, "train", None)
         status, out, _ = mbib(*words)
     assert status == 0
     assert out.startswith("this run was made before; --again trains it anew")
@@ -279,19 +282,19 @@ def test_a_run_that_was_made_is_not_made_again_unless_asked(
 
 
 def test_a_run_made_again_that_was_cut_goes_on_and_its_record_stays_until_then(
-    mbib: Say, quick: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mbib: Say, quick: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     words = ["train", "ce", *quick.split(), "--checkpoints", str(tmp_path)]
     mbib(*words)
-    before, draw, epochs = one_record(tmp_path / "runs"), trainer.batches, []
+    before, draw, epochs = one_record(tmp_path / "runs"), trainer.draw, []
 
-    def cut(*given: Any) -> Any:
-        epochs.append(given[4])
+    def cut(labels: Any, **given: Any) -> Any:
+        epochs.append(given["epoch"])
         if len(epochs) == 2:
             raise KeyboardInterrupt
-        return draw(*given)
+        return draw(labels, **given)
 
-    monkeypatch.setattr(trainer, "batches", cut)
+    monkeypatch.setattr(trainer, "draw", cut)
     assert mbib(*words, "--again")[0] == 130
     assert one_record(tmp_path / "runs") == before
     assert mbib(*words, "--again")[0] == 0
@@ -300,11 +303,11 @@ def test_a_run_made_again_that_was_cut_goes_on_and_its_record_stays_until_then(
     (tmp_path / f"{before['run_id']}.pt").write_text("torn")
     status, _, err = mbib(*words, "--again")
     assert status == 2
-    assert f"{before['run_id']}.pt is no whole checkpoint of this program: delete it to start the run anew" in err
+    assert f"{before['run_id']}.pt is not a complete checkpoint: delete it to start the run anew" in err
 
 
 def test_a_run_of_a_schedule_that_was_changed_is_not_taken_for_the_run(
-    mbib: Say, quick: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mbib: Say, quick: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     words = ["train", "ce", *quick.split()]
     mbib(*words)
@@ -327,24 +330,22 @@ def test_a_run_made_before_says_which_of_the_wanted_files_are_not_there(mbib: Sa
 
 
 def test_pictures_with_a_left_and_a_right_are_never_mirrored_if_asked(
-    mbib: Say, quick: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mbib: Say, quick: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    seen, draw = [], trainer.batches
-    monkeypatch.setattr(trainer, "batches", lambda *given: (seen.append(given[2]), draw(*given))[1])
+    seen, draw = [], trainer.draw
+    monkeypatch.setattr(trainer, "draw", lambda y, **given: (seen.append(given["flip"]), draw(y, **given))[1])
     mbib("train", "ce", *quick.split())
-    assert all(seen)
+    assert seen == [True] * 3
     seen.clear()
     mbib("train", "ce", *quick.split(), "--no-flip")
-    assert not any(seen)
+    assert seen == [False] * 3
     records = [read_record(path) for path in sorted((tmp_path / "runs").glob("*.json"))]
     assert sorted(record["settings"]["flip"] for record in records) == [False, True]
     assert ["--no-flip" in record["command"] for record in records].count(True) == 1
 
 
 @pytest.mark.fault("a run that another process trains")
-def test_a_run_that_another_process_trains_is_left_alone(
-    mbib: Say, quick: str, tmp_path: Path, sentence: Callable[[str], None]
-) -> None:
+def test_a_run_that_another_process_trains_is_left_alone(mbib: Say, quick: str, tmp_path: Path, sentence: Hear) -> None:
     words = ["train", "ce", *quick.split(), "--checkpoints", str(tmp_path)]
     mbib(*words)
     name = one_record(tmp_path / "runs")["run_id"]
@@ -358,55 +359,29 @@ def test_a_run_that_another_process_trains_is_left_alone(
 
 
 def test_a_run_that_another_process_finishes_meanwhile_is_not_made_twice(
-    mbib: Say, quick: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mbib: Say, quick: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     words = ["train", "ce", *quick.split()]
     mbib(*words)
     record = next((tmp_path / "runs").glob("*.json"))
     content = record.read_bytes()
     record.unlink()
-    load = data.load
+    load = runs.load
 
     def slow(*a: Any, **k: Any) -> Any:
         record.write_bytes(content)  # while this process reads its data
         return load(*a, **k)
 
-    monkeypatch.setattr(data, "load", slow)
-    monkeypatch.setattr(trainer, "train", None)
+    monkeypatch.setattr(runs, "load", slow)
+    monkeypatch.setattr(runs, "train", None)
     status, out, _ = mbib(*words)
     assert status == 0
     assert "this run was made before" in out
 
 
-@pytest.mark.fault("Ctrl-C within an epoch")
-def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_goes_on(
-    mbib: Say, quick: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentence: Callable[[str], None]
-) -> None:
-    words = ["train", "mbib", *quick.split()]
-    mbib(*words, "--out", "whole")
-    real = trainer.batches
-
-    def stop(n: int, schedule: Any, flip: bool, seed: int, epoch: int, device: Any) -> Any:
-        if epoch == 2:
-            raise KeyboardInterrupt
-        return real(n, schedule, flip, seed, epoch, device)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "batches", stop)
-        status, _, err = mbib(*words)
-    sentence(err)
-    assert status == 130
-    assert "mbib: stopped; what was saved is kept, and the same command goes on from there" in err
-    assert len(list((tmp_path / "own-cache" / "checkpoints").glob("*.pt"))) == 1
-    assert mbib(*words)[0] == 0
-    whole, resumed = (load_file(next((tmp_path / f).glob("*.safetensors"))) for f in ("whole", "runs"))
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert one_record(tmp_path / "whole")["test"] == one_record(tmp_path / "runs")["test"]
-
-
 @pytest.mark.fault("a loss of NaN from the command line")
 def test_a_loss_that_is_no_number_ends_a_run_with_a_sentence(
-    mbib: Say, quick: str, monkeypatch: pytest.MonkeyPatch, sentence: Callable[[str], None]
+    mbib: Say, quick: str, monkeypatch: Patch, sentence: Hear
 ) -> None:
     monkeypatch.setattr("mbib_core.losses._full", lambda logits: logits.float() * float("nan"))
     status, _, err = mbib("train", "mbib", *quick.split())
@@ -417,17 +392,92 @@ def test_a_loss_that_is_no_number_ends_a_run_with_a_sentence(
     )
 
 
-@pytest.mark.fault("a folder of records that is a file")
-def test_a_folder_that_cannot_be_written_ends_a_run_with_a_sentence(
-    mbib: Say, quick: str, tmp_path: Path, sentence: Callable[[str], None]
+@pytest.mark.parametrize(("option", "wanted"), [
+    ("--out", "mbib: file/x cannot be written (Not a directory): make room, or choose another folder\n"),
+    ("--checkpoints", "mbib: file/x, where a run is saved while it trains, cannot be used (Not a directory)"),
+])  # fmt: skip
+@pytest.mark.fault("a file in place of a folder for {option}")
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(
+    mbib: Say, quick: str, tmp_path: Path, monkeypatch: Patch, option: str, wanted: str, sentence: Any
 ) -> None:
-    (tmp_path / "file").write_text("")
-    status, _, err = mbib("train", "ce", *quick.split(), "--out", "file/x")
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr(runs, "train", None)
+    status, _, err = mbib("train", "ce", *quick.split(), option, "file/x")
     sentence(err)
     assert status == 2
-    assert "could not be written" in err
-    assert len(list((tmp_path / "own-cache" / "checkpoints").glob("*.pt"))) == 1, "what was trained is kept"
-    assert mbib("train", "ce", *quick.split())[0] == 0
+    assert err.startswith(wanted)
+    assert (tmp_path / "file").read_text() == "no folder"
+    assert [path for path in tmp_path.rglob("*") if path.suffix in (".pt", ".json", ".safetensors")] == []
+
+
+def test_python_makes_the_files_and_the_record_of_the_command(mbib: Say, quick: str, tmp_path: Path) -> None:
+    assert mbib("train", "mbib", *quick.split(), "--features", "--out", "command")[0] == 0
+    settings = Settings(method="mbib", schedule="tiny", threads=1, precision="float32")
+    made = runs.make(settings, out="python", device="cpu", features=True, report=False, progress=False)
+    names = sorted(os.listdir(tmp_path / "command"))
+    assert (
+        names == sorted(os.listdir(tmp_path / "python")) == sorted(f.name for f in [made.file, *made.beside.values()])
+    )
+    one, other = (tmp_path / folder / made.beside["weights"].name for folder in ("command", "python"))
+    assert one.read_bytes() == other.read_bytes()
+    by_command, by_python = one_record(tmp_path / "command"), one_record(tmp_path / "python")
+    changing = {"seconds", "pictures_per_second", "commits"}
+    assert {name for name in by_command if by_command[name] != by_python[name]} <= changing
+
+
+@pytest.mark.parametrize(("words", "recipe"), [
+    ("--batch 6", {"batch": 6}),
+    ("--rate 0.02", {"rate": 0.02}),
+    ("--weight-decay 0.001", {"weight_decay": 0.001}),
+    ("--depth 14", {"depth": 14}),
+    ("--augmentation none", {"augmentation": "none"}),
+])  # fmt: skip
+def test_an_option_of_the_recipe_reaches_name_record_and_weights(
+    mbib: Say, quick: str, tmp_path: Path, monkeypatch: Patch, words: str, recipe: dict[str, Any]
+) -> None:
+    command = ["train", "ce", *quick.split(), "--epochs", "1"]
+    usual = run_id(settle(cli_settings(shlex.join(["mbib", *command]))))
+    said = mbib(*command, *words.split())[1].splitlines()
+    record = one_record(tmp_path / "runs")
+    assert record["run_id"] == said[0] != usual
+    assert words in record["command"]
+    assert record["recipe"] == SCHEDULES["tiny"].recipe | recipe
+    assert {name: record["settings"][name] for name in recipe} == recipe
+    weights = tmp_path / "runs" / f"{record['run_id']}.safetensors"
+    assert read_weights(weights).settings.plain() == record["settings"]
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "x.png")
+    monkeypatch.setitem(SCHEDULES, "tiny", replace(SCHEDULES["tiny"], depth=20))  # the file says what network it is of
+    assert mbib("evaluate", str(weights), "--device", "cpu")[1].splitlines()[-2:] == said[-4:-2]
+    assert mbib("predict", str(weights), "x.png", "--device", "cpu")[1].startswith("x.png: colour ")
+
+
+@pytest.mark.fault("a report that cannot be made")
+def test_a_report_that_fails_leaves_record_and_weights_and_a_note(
+    mbib: Say, quick: str, tmp_path: Path, monkeypatch: Patch, sentence: Hear
+) -> None:
+    monkeypatch.setattr("mbib_core.report.write_report", Mock(side_effect=RuntimeError("no fonts")))
+    status, out, err = mbib("train", "ce", *quick.replace("--no-report", "").split())
+    sentence(err)
+    assert (status, err) == (0, "mbib: the report could not be made (no fonts); record and weights are there\n")
+    assert one_record(tmp_path / "runs")["missing"] == ["report: no fonts"]
+    assert sorted(path.suffix for path in (tmp_path / "runs").iterdir()) == [".json", ".safetensors"]
+    assert "report " not in out
+
+
+def test_a_finished_checkpoint_that_stayed_is_recorded_or_if_asked_trained_anew(
+    mbib: Say, quick: str, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    words = ["train", "ce", *quick.split(), "--checkpoints", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_record", Mock(side_effect=OSError("no room")))
+        assert mbib(*words)[0] == 2
+    (left,) = tmp_path.glob("*.pt")
+    finished, epochs, draw = left.read_bytes(), [], trainer.draw
+    monkeypatch.setattr(trainer, "draw", lambda y, **given: (epochs.append(given["epoch"]), draw(y, **given))[1])
+    for more, trained in (([], []), (["--again"], [0, 1, 2])):
+        left.write_bytes(finished)
+        assert mbib(*words, *more)[0] == 0
+        assert (epochs, left.exists()) == (trained, False)
 
 
 def test_weights_are_evaluated_to_the_accuracy_of_the_record(mbib: Say, quick: str, tmp_path: Path) -> None:
@@ -443,7 +493,7 @@ def test_weights_are_evaluated_to_the_accuracy_of_the_record(mbib: Say, quick: s
 
 @pytest.mark.fault("the test set for a run for choosing")
 def test_a_run_for_choosing_settings_shows_validation_and_its_weights_never_meet_the_test_set(
-    mbib: Say, quick: str, tmp_path: Path, sentence: Callable[[str], None]
+    mbib: Say, quick: str, tmp_path: Path, sentence: Hear
 ) -> None:
     status, out, _ = mbib("train", "ce", *quick.split(), "--choosing", "--features")
     assert status == 0
@@ -467,96 +517,34 @@ def test_the_table_gathers_seeds_from_several_folders(mbib: Say, quick: str, tmp
     accuracy = [100 * one_record(tmp_path / f"seed{s}")["test"]["accuracy"]["v"]["all"] for s in (0, 1)]
     assert f"{np.mean(accuracy):.1f} ± {np.std(accuracy, ddof=1):.1f}" in out
     assert out.splitlines()[1].split()[-1] == "2"
-    assert (
-        mbib("table", "seed0", "seed1", "--where", "seed=1", "--where", "method=ce")[1].splitlines()[1].split()[-1]
-        == "1"
-    )
+    chosen = mbib("table", "seed0", "seed1", "--where", "seed=1", "--where", "method=ce")[1]
+    assert chosen.splitlines()[1].split()[-1] == "1"
     (row,) = csv.DictReader(mbib("table", "seed0", "seed1", "--csv")[1].splitlines())
     assert (row["method"], row["seeds"], float(row["all_mean"])) == ("ce", "2", pytest.approx(np.mean(accuracy)))
     assert mbib("table", "seed0", "--where", "method=bib")[1] == "no records\n"
-    assert "--where method: write the name of a setting and its value" in mbib("table", "seed0", "--where", "method")[2]
-    assert "metod: no such setting; there are alphas" in mbib("table", "seed0", "--where", "metod=ce")[2]
+    assert "'method' is no condition: write NAME=VALUE" in mbib("table", "seed0", "--where", "method")[2]
+    assert "metod: no such setting; there are " in mbib("table", "seed0", "--where", "metod=ce")[2]
     (tmp_path / "empty").mkdir()
     assert mbib("table", "empty", "--csv")[1] == "no records\n"
 
 
-# Real processes on Glyphs-LT
-
-
-RUN = shlex.split("train bsce --epochs 1 --threads 1 --precision float32 --device cpu --quiet --no-report")
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """One uninterrupted run: the folder it was started in, and what it said."""
-    folder = tmp_path_factory.mktemp("trained")
-    found = subprocess.run(
-        [MBIB, *RUN], cwd=folder, env=ENVIRONMENT | {"MBIB_CACHE": str(folder)}, capture_output=True, text=True
-    )
-    assert found.returncode == 0, found.stderr
-    return folder, found.stdout
+# A real process on Glyphs-LT
 
 
 @pytest.mark.slow
-def test_train_table_and_evaluate_agree(trained: tuple[Path, str], mbib: Say) -> None:
-    folder, said = trained
-    record = one_record(folder / "runs")
-    accuracy = record["test"]["accuracy"]["v"]
-    row = [f"{100 * accuracy[shot]:.1f}" for shot in ("many", "medium", "few", "all")]
-    assert said.splitlines()[0] == record["run_id"]
-    assert next(line for line in said.splitlines() if line.startswith("  v")).split()[1:] == row
-    assert mbib("table", str(folder / "runs"))[1].splitlines()[1].split()[-5:] == [*row, "1"]
-    weights = next((folder / "runs").glob("*.safetensors"))
-    evaluated = mbib("evaluate", str(weights), "--device", "cpu")[1]
+def test_train_table_and_evaluate_agree(mbib: Say, tmp_path: Path) -> None:
+    words = shlex.split("train bsce --epochs 1 --threads 1 --precision float32 --device cpu --quiet --no-report")
+    said = process(*words, cwd=tmp_path).stdout.splitlines()
+    record = one_record(tmp_path / "runs")
+    row = [f"{100 * record['test']['accuracy']['v'][shot]:.1f}" for shot in ("many", "medium", "few", "all")]
+    assert said[0] == record["run_id"]
+    assert next(line for line in said if line.startswith("  v")).split()[1:] == row
+    assert mbib("table")[1].splitlines()[1].split()[-5:] == [*row, "1"]
+    evaluated = mbib("evaluate", f"runs/{record['run_id']}.safetensors", "--device", "cpu")[1]
     assert evaluated.splitlines()[-1].split()[1:] == row
-    assert mbib(*RUN, "--out", str(folder / "runs"))[1].startswith("this run was made before")
+    assert mbib(*words)[1].startswith("this run was made before")
     assert record["counts"][0] > 100 > record["counts"][-1]
     assert len(record["history"]["loss"]) == 1
-
-
-@pytest.mark.slow
-def test_a_process_killed_at_random_moments_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    """On a folder of small pictures, so that what takes time is to kill and to start again."""
-    from PIL import Image
-
-    noise = np.random.default_rng(0)
-    for label, n in {"one": 20, "two": 12, "three": 8}.items():
-        (tmp_path / "pictures" / label).mkdir(parents=True)
-        for number in range(n):
-            pixels = noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "pictures" / label / f"{number}.png")
-    words = "train mbib --data folder:pictures --schedule glyphs --epochs 10 --threads 1 --precision float32"
-    command = [MBIB, *words.split(), "--device", "cpu", "--quiet", "--no-report"]
-
-    def start(cache: str, out: str) -> subprocess.Popen:
-        environment = ENVIRONMENT | {"MBIB_CACHE": str(tmp_path / cache)}
-        return subprocess.Popen([*command, "--out", out], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
-
-    def checkpoints() -> list[Path]:
-        return list((tmp_path / "cut" / "checkpoints").glob("*.pt"))
-
-    assert start("whole", "whole").wait() == 0
-    usual = one_record(tmp_path / "whole")["seconds"]
-    moments = random.Random(0)
-    epochs = []
-    for _ in range(2):
-        running = start("cut", "cut-runs")
-        for _ in range(moments.randint(1, 3)):  # epochs
-            seen = checkpoints()[0].stat().st_mtime_ns if checkpoints() else 0
-            while not checkpoints() or checkpoints()[0].stat().st_mtime_ns == seen:
-                assert running.poll() is None, "it ended before it could be killed"
-                time.sleep(0.002)
-        time.sleep(moments.uniform(0, 0.1) * usual)
-        running.send_signal(signal.SIGKILL)
-        assert running.wait() == -signal.SIGKILL
-        epochs.append(len(torch.load(checkpoints()[0], weights_only=True)["history"]["loss"]))
-    assert 0 < epochs[0] < epochs[1] < 10, "cut twice, and it went on in between"
-    assert start("cut", "cut-runs").wait() == 0
-    whole, resumed = (load_file(next((tmp_path / f).glob("*.safetensors"))) for f in ("whole", "cut-runs"))
-    assert all(torch.equal(whole[part], resumed[part]) for part in whole)
-    one, other = one_record(tmp_path / "whole"), one_record(tmp_path / "cut-runs")
-    for part in ("history", "test", "validation", "settings", "machine", "run_id", "command"):
-        assert one[part] == other[part]
 
 
 # What goes wrong within a command
@@ -567,47 +555,30 @@ CPU_FULL = (
 )
 
 
-@pytest.mark.parametrize(
-    ("words", "error", "wanted"),
-    [
-        ("table", MemoryError(), "the memory is full: close what else uses it"),
-        (
-            "predict W x --batch 64",
-            RuntimeError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has"),
-            "the memory is full (2.50 GiB more were wanted): try a smaller --batch than 64, another --device, or close "
-            "what else uses it",
-        ),
-        (
-            "evaluate W --batch 1",
-            RuntimeError(CPU_FULL),
-            "the memory is full (9 bytes more were wanted): try another --dev",
-        ),
-        (
-            "evaluate W",
-            MemoryError("Unable to allocate 3 TiB for"),
-            "(3 TiB more were wanted): try a smaller --batch than 500",
-        ),
-        ("campaign --processes 4", MemoryError(), "try a smaller --processes than 4, or close what else uses it"),
-        (
-            "table",
-            RuntimeError("Could not determine home directory."),
-            "no home folder is known: write paths without ~",
-        ),
-        (
-            "table",
-            RecursionError("maximum recursion depth exceeded while decoding a JSON array"),
-            "is nested too deeply",
-        ),
-        ("table", PermissionError(13, "Permission denied", "a/b"), "a/b cannot be used (Permission denied)"),
-        ("table", ValueError("no \x1b[31m red \u202e"), "no \\x1b[31m red \\u202e\n"),
-        ("table", RuntimeError("a bug"), None),
-        ("table", RecursionError("maximum recursion depth exceeded"), None),
-        ("table", KeyError("a bug"), None),
-    ],
-)
+@pytest.mark.parametrize(("words", "error", "wanted"), [
+    ("table", MemoryError(), "the memory is full: close what else uses it"),
+    (
+        "predict W x --batch 64",
+        RuntimeError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has"),
+        "the memory is full (2.50 GiB more were wanted): try a smaller --batch than 64, another --device, or close "
+        "what else uses it",
+    ),
+    ("evaluate W --batch 1", RuntimeError(CPU_FULL),
+        "the memory is full (9 bytes more were wanted): try another --dev"),
+    ("evaluate W", MemoryError("Unable to allocate 3 TiB for"),
+        "(3 TiB more were wanted): try a smaller --batch than 500"),
+    ("campaign --processes 4", MemoryError(), "try a smaller --processes than 4, or close what else uses it"),
+    ("table", RuntimeError("Could not determine home directory."), "no home folder is known: write paths without ~"),
+    ("table", RecursionError("maximum recursion depth exceeded while decoding a JSON array"), "is nested too deeply"),
+    ("table", PermissionError(13, "Permission denied", "a/b"), "a/b cannot be used (Permission denied)"),
+    ("table", ValueError("no \x1b[31m red \u202e"), "no \\x1b[31m red \\u202e\n"),
+    ("table", RuntimeError("a bug"), None),
+    ("table", RecursionError("maximum recursion depth exceeded"), None),
+    ("table", KeyError("a bug"), None),
+])  # fmt: skip
 @pytest.mark.fault("within mbib {words}: {error!r}")
 def test_faults_of_the_machine_are_told_in_a_sentence_and_bugs_stay_loud(
-    mbib: Say, monkeypatch: pytest.MonkeyPatch, words: str, error: Exception, wanted: str | None, sentence: Any
+    mbib: Say, monkeypatch: Patch, words: str, error: Exception, wanted: str | None, sentence: Any
 ) -> None:
     def fails(_: object) -> None:
         raise error
@@ -627,7 +598,7 @@ def test_faults_of_the_machine_are_told_in_a_sentence_and_bugs_stay_loud(
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp874", "utf-8"])
 def test_names_outside_the_code_page_are_escaped_and_a_row_ends_once(
-    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoding: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """As on Windows, where a newline is two characters, and with a name that is not UTF-8."""
     content = io.BytesIO()
@@ -648,7 +619,7 @@ def test_names_outside_the_code_page_are_escaped_and_a_row_ends_once(
 @pytest.mark.parametrize(
     "command", ["evaluate ~/w", "evaluate W --root ~/w", "table ~/w", "train ce --out ~/w", "campaign ~/w"]
 )
-def test_a_tilde_is_the_home_folder_where_there_is_one(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_the_home_folder_where_there_is_one(command: str, monkeypatch: Patch) -> None:
     monkeypatch.setenv("HOME", "/there")
     values = vars(cli._parser().parse_args(command.split())).values()
     assert any(Path("/there/w") in (value if isinstance(value, list) else [value]) for value in values)
