@@ -83,38 +83,22 @@ def test_a_name_is_a_plain_file_name() -> None:
 # Settings
 
 
-@pytest.mark.fault("a setting that there is not")
-def test_an_unknown_setting_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match="betta: no such setting; there are alphas, augmentation, batch, beta, data"):
-        Settings.of({"betta": 1})
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "wants"),
-    [
-        ("beta", "1", "a number"),
-        ("k", True, "a number"),
-        ("imbalance", [100], "a number"),
-        ("epochs", 2.5, "a whole number"),
-        ("seed", "zero", "a whole number"),
-        ("taps", float("nan"), "a whole number"),
-        ("threads", float("inf"), "a whole number"),
-        ("method", 3, "text"),
-        ("data", ["glyphs-lt"], "text"),
-        ("alphas", 0.1, "a list of numbers"),
-        ("alphas", "0.1", "a list of numbers"),
-        ("alphas", [0.1, "x"], "a number"),
-    ],
-)
-@pytest.mark.fault("{name} of the wrong kind")
-def test_a_value_of_the_wrong_kind_is_refused_by_name(name: str, value: Any, wants: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} is .*: it must be {wants}"):
-        Settings.of({name: value})
-
-
 @pytest.mark.parametrize(
     ("given_", "sentence"),
     [
+        ({"betta": 1}, "betta: no such setting; there are alphas, augmentation, batch, beta, data"),
+        ({"beta": "1"}, "beta is '1': it must be a number"),
+        ({"k": True}, "k is True: it must be a number"),
+        ({"imbalance": [100]}, r"imbalance is \[100\]: it must be a number"),
+        ({"epochs": 2.5}, "epochs is 2.5: it must be a whole number"),
+        ({"seed": "zero"}, "seed is 'zero': it must be a whole number"),
+        ({"taps": float("nan")}, "taps is nan: it must be a whole number"),
+        ({"threads": float("inf")}, "threads is inf: it must be a whole number"),
+        ({"method": 3}, "method is 3: it must be text"),
+        ({"data": ["glyphs-lt"]}, "data is .*: it must be text"),
+        ({"alphas": 0.1}, "alphas is 0.1: it must be a list of numbers"),
+        ({"alphas": "0.1"}, "alphas is '0.1': it must be a list of numbers"),
+        ({"alphas": [0.1, "x"]}, "each of alphas is 'x': it must be a number"),
         ({"method": "mibb"}, "no method is called 'mibb'; did you mean mbib"),
         ({"method": "qqqqq"}, r"no method is called 'qqqqq'\. There are: ce, bsce"),
         ({"schedule": "papers"}, "no schedule is called 'papers'; did you mean paper"),
@@ -134,9 +118,11 @@ def test_a_value_of_the_wrong_kind_is_refused_by_name(name: str, value: Any, wan
     ],
 )
 @pytest.mark.fault("settings: {given_}")
-def test_settings_out_of_range_are_refused_with_a_sentence(given_: dict[str, Any], sentence: str) -> None:
+def test_settings_of_the_wrong_kind_or_out_of_range_are_refused_with_a_sentence(
+    given_: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(ValueError, match=sentence):
-        settle(Settings(**given_))
+        settle(Settings.of(given_))
 
 
 def test_settling_fills_in_what_was_left_empty_and_nothing_else() -> None:
@@ -170,7 +156,9 @@ def test_the_recorded_command_makes_the_same_run_again(method: str, data: str) -
     settings = settle(Settings(method=method, data=data))
     assert parsed(command_line(settings)) == settings
     odd = settle(replace(settings, seed=2, imbalance=12.5, purpose="choosing", precision="float32", threads=3))
-    assert parsed(command_line(odd)) == odd
+    folder = settle(Settings(method=method, data="folder:/tmp/my pictures/it's", flip=False))
+    for other in (odd, folder) if method != "mbib-x" else (odd,):
+        assert parsed(command_line(other)) == other
 
 
 numbers = st.floats(0, 1e6) | st.floats(0, 1e-6) | st.integers(0, 10).map(float)
@@ -190,11 +178,6 @@ def test_odd_numbers_survive_the_recorded_command(
     again = parsed(command_line(settings))
     assert again == settings
     assert run_id(again) == run_id(settings)
-
-
-def test_a_command_with_a_path_that_needs_quotes_survives() -> None:
-    settings = settle(Settings(data="folder:/tmp/my pictures/it's", schedule="glyphs"))
-    assert parsed(command_line(settings)).data == settings.data
 
 
 # Records
@@ -351,11 +334,6 @@ def test_a_condition_on_records_needs_a_name_and_a_value_and_a_setting_that_ther
             conditions([word])
     with pytest.raises(ValueError, match="betta: no such setting; there are alphas, augmentation, batch, beta, data"):
         find([made()], betta=1)
-
-
-def test_reading_records_loads_neither_torch_nor_pandas() -> None:
-    code = "import sys, mbib_core.results, mbib_core.compare; print({'pandas', 'torch'} & sys.modules.keys())"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
 # Files
