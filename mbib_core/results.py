@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mbib_core.files import write_atomically
-from mbib_core.settings import Settings, run_id
+from mbib_core.settings import Settings, describe, run_id
 from mbib_core.text import cell
 
 if TYPE_CHECKING:
@@ -100,13 +100,12 @@ def settings_of(record: Record) -> dict[str, Any]:
 def find(records: Iterable[Record], **settings: Any) -> list[Record]:
     """The records whose settings have these values, by seed: `find(records, data="cifar100-lt", method="ce")`.
 
-    Raises ValueError on a name that is a setting of none of the records.
+    A setting that a record's method does not have is None. Raises ValueError on a name that is no setting.
     """
     requested = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    if unknown := ", ".join(sorted(requested.keys() - describe().keys())):
+        raise ValueError(f"{unknown}: no such setting; there are {', '.join(sorted(describe()))}")
     recorded = [(record, settings_of(record)) for record in records]
-    known = {name for _, values in recorded for name in values}
-    if recorded and (unknown := ", ".join(sorted(requested.keys() - known))):
-        raise ValueError(f"{unknown}: no such setting; there are {', '.join(sorted(known))}")
     found = [(r, s) for r, s in recorded if all(s.get(name) == value for name, value in requested.items())]
     return [record for record, _ in sorted(found, key=lambda pair: pair[1]["seed"])]
 

@@ -9,6 +9,7 @@ import pytest
 
 from mbib_core import compare, results
 from mbib_core.methods import METHODS, settle
+from mbib_core.methods.paper import PAPER
 
 BOOK = Path(__file__).parents[1] / "book"
 RECORDS = results.read_records(BOOK / "results")
@@ -131,12 +132,12 @@ def test_every_run_of_glyphs_that_a_chapter_could_quote_is_in_its_list(stem: str
         wanted = [
             r
             for m in ("bsce", "bsce-mlp", "bsce-2branch", "bib")
-            for r in results.find(RECORDS, method=m, **final, k=METHODS["bib"].k)
+            for r in results.find(RECORDS, method=m, **final, k=METHODS["bib"].own["k"])
         ]
     else:
-        own = {**METHODS["mbib"].loss_settings, "alphas": list(METHODS["mbib"].alphas)}
-        others = [own | {"beta": beta} for beta in (0.25, 0.5, 1.0, 2.0, 4.0)]
-        wanted = [r for method in METHODS for r in runs(method, data="glyphs-lt")]
+        own = METHODS["mbib"].own
+        others = [{**own, "beta": beta} for beta in (0.25, 0.5, 1.0, 2.0, 4.0)]
+        wanted = [r for method in PAPER for r in runs(method, data="glyphs-lt")]
         wanted += [r for o in others for r in results.find(RECORDS, method="mbib", **final, **o)]
     assert set(listed) == {r["run_id"] for r in wanted}
 

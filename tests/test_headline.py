@@ -42,9 +42,9 @@ def recorded(folder: Path) -> dict[str, dict[int, dict]]:
         record = json.loads(path.read_text())
         s = record["settings"]
         frozen = METHODS.get(s["method"])
-        own = {k: list(v) if isinstance(v, tuple) else v for k, v in frozen.loss_settings.items()}
+        own = {k: list(v) if isinstance(v, tuple) else v for k, v in frozen.own.items()}
         epochs = SCHEDULES["glyphs"].epochs
-        usual = (s["schedule"], s["epochs"], s["taps"], s["purpose"]) == ("glyphs", epochs, frozen.taps, "final")
+        usual = (s["schedule"], s["epochs"], s["taps"], s["purpose"]) == ("glyphs", epochs, frozen.parts.taps, "final")
         if s["method"] in NAMES and usual and all(s[k] == v for k, v in own.items()):
             found[s["method"]][s["seed"]] = record
     return found

@@ -72,9 +72,12 @@ def test_the_front_door_opens_onto_a_dozen_names_and_loads_none_of_them() -> Non
     ("code", "allowed"),
     [
         ("import mbib_core.settings, mbib_core.cli", set()),
+        ("import mbib_core.results, mbib_core.compare, mbib_core.information", {"numpy"}),
         ("from mbib_core import BIBLoss, MBIBLoss", {"torch", "numpy"}),
         ("from mbib_core import make, load, train, evaluate, read_weights", {"torch", "numpy"}),
     ],
 )
-def test_who_wants_a_loss_gets_torch_and_little_else(code: str, allowed: set[str]) -> None:
+def test_who_wants_a_loss_gets_torch_and_little_else_and_who_reads_records_not_even_that(
+    code: str, allowed: set[str]
+) -> None:
     assert loaded(code) <= allowed

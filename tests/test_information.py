@@ -656,7 +656,9 @@ def test_vib_loss_is_plain_cross_entropy_plus_beta_rates_and_bounds_eq_1():
     n, beta, targets = 40, 0.3, np.arange(40) % 2
     mu, log_var = rng.normal(size=(n, 2)) + 2 * targets[:, None], np.full((n, 2), -0.5)
     logits = rng.normal(size=(n, 2))
-    loss = vib_loss(*(torch.tensor(a) for a in (mu, log_var, logits, targets)), beta)
+    inputs = [torch.tensor(a, requires_grad=True) for a in (mu, log_var, logits)]
+    loss = vib_loss(*inputs, torch.tensor(targets), beta)
+    assert all(bool((gradient != 0).any()) for gradient in torch.autograd.grad(loss, inputs)), "encoder and decoder"
     by_hand = 0.0
     for i in range(n):
         by_hand += math.log(np.exp(logits[i]).sum()) - logits[i, targets[i]]
@@ -664,14 +666,6 @@ def test_vib_loss_is_plain_cross_entropy_plus_beta_rates_and_bounds_eq_1():
     assert loss.item() == pytest.approx(by_hand / n)
     exact = -gaussian_information(mu, log_var, targets=targets)[0] + beta * gaussian_information(mu, log_var)[0]
     assert loss.item() - math.log(2) > exact
-
-
-def test_vib_loss_sends_gradients_to_the_encoder_and_to_the_decoder():
-    tensors = [torch.zeros(4, 3, requires_grad=True), torch.ones(4, 3, requires_grad=True)]
-    logits = torch.zeros(4, 5, requires_grad=True)
-    vib_loss(*tensors, logits, torch.arange(4), 0.1).backward()
-    assert tensors[1].grad.abs().sum() > 0
-    assert logits.grad.abs().sum() > 0
 
 
 # --- the module
@@ -706,14 +700,6 @@ def test_every_public_function_says_its_source_or_names_the_function_that_does()
     for name in information_names():
         text = getattr(information, name).__doc__
         assert any(word in text for word in ("Source", "as `", "as in `")), name
-
-
-def test_the_module_does_not_import_torch():
-    import subprocess
-    import sys
-
-    code = "import sys, mbib_core.information; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.equation(1)

@@ -105,23 +105,20 @@ def naive_bib(
 
 
 @pytest.mark.equation(4)
-@given(batches())
-def test_balanced_softmax_is_the_cross_entropy_of_the_posterior_times_the_counts(b: Batch) -> None:
-    (v,), _, targets, counts = b.tensors()
-    found = float(balanced_softmax(v, targets, counts=counts))
-    assert found == pytest.approx(naive_balanced(b.v[0], b.targets, b.counts, 0.0), rel=1e-9, abs=1e-9)
-
-
 @pytest.mark.equation(5)
 @pytest.mark.equation(6)
 @pytest.mark.equation(7)
-@given(batches(), ks)
-@example(Batch([[[0.0, 0.0]]], [[0.0, 0.0]], [1], [10**6, 1]), 2.0)
-def test_class_weights_multiply_the_log_posterior_of_v_and_of_z(b: Batch, k: float) -> None:
+@given(batches(), ks, st.sampled_from([0.0, 1.0]) | st.floats(0, 1))
+@example(Batch([[[0.0, 0.0]]], [[0.0, 0.0]], [1], [10**6, 1]), 2.0, 1.0)
+def test_class_weights_multiply_the_log_posterior_of_logits_plus_tau_times_log_counts(
+    b: Batch, k: float, tau: float
+) -> None:
     (v,), z, targets, counts = b.tensors()
     for logits, rows in ((v, b.v[0]), (z, b.z)):
-        found = float(balanced_softmax(logits, targets, counts=counts, k=k))
-        assert found == pytest.approx(naive_balanced(rows, b.targets, b.counts, k), rel=1e-5, abs=1e-5)
+        for power, tolerance in ((0.0, 1e-9), (k, 1e-5)):
+            found = float(balanced_softmax(logits, targets, counts=counts, k=power, tau=tau))
+            expected = naive_balanced(rows, b.targets, b.counts, power, tau)
+            assert found == pytest.approx(expected, rel=tolerance, abs=tolerance)
 
 
 @pytest.mark.equation(7)
@@ -195,16 +192,6 @@ def test_mbib_refuses_a_wrong_number_of_alphas(alphas: tuple[float, ...]) -> Non
 
 
 # The variants of appendix F and the controls, as methods.py and the docstrings state them
-
-
-@pytest.mark.equation(4)
-@given(batches(), st.floats(0, 1), ks)
-def test_tau_is_the_power_of_the_counts_in_the_training_posterior(b: Batch, tau: float, k: float) -> None:
-    (v,), _, targets, counts = b.tensors()
-    found = float(balanced_softmax(v, targets, counts=counts, k=k, tau=tau))
-    assert found == pytest.approx(naive_balanced(b.v[0], b.targets, b.counts, k, tau), rel=1e-5, abs=1e-5)
-    plain = float(balanced_softmax(v, targets, counts=counts, tau=0.0))
-    assert plain == pytest.approx(float(F.cross_entropy(v, targets)), rel=1e-9, abs=1e-9)
 
 
 @given(batches(observations=3), betas, ks, gammas)
@@ -387,21 +374,15 @@ def test_with_class_temperatures_no_divergence_means_logits_apart_by_a_multiple_
     assert student.argmax(1).tolist() != v.argmax(1).tolist(), "and that can change the decision"
 
 
-@pytest.mark.parametrize("k", [0.0, 0.5, 1.2, 2.0, 5.0])
-def test_a_batch_of_one_class_has_the_loss_of_that_class_alone(k: float) -> None:
-    """Equal weights cancel; that of the largest class is the smallest number here and must not leave 0 / 0."""
-    logits, counts = [[0.0, 14.0], [1.0, -2.0]], [10**6, 1]
-    for y in (0, 1):
-        found = balanced_softmax(torch.tensor(logits), torch.tensor([y] * 2), counts=torch.tensor(counts), k=k)
-        assert float(found) == pytest.approx(naive_balanced(logits, [y] * 2, counts, 0.0), rel=1e-3)
-
-
 @pytest.mark.equation(7)
-def test_a_count_of_one_beside_a_million_keeps_its_digits() -> None:
-    logits = [[0.5, -0.5], [0.25, 3.0]]
-    for k in (0.0, 1.0, 1.2):
-        found = balanced_softmax(torch.tensor(logits), torch.tensor([0, 1]), counts=torch.tensor([10**6, 1]), k=k)
-        assert float(found) == pytest.approx(naive_balanced(logits, [0, 1], [10**6, 1], k), rel=1e-5)
+@pytest.mark.parametrize("k", [0.0, 0.5, 1.0, 1.2, 2.0, 5.0])
+def test_a_class_of_one_beside_one_of_a_million_keeps_its_weight_and_its_digits(k: float) -> None:
+    """In a batch of one class equal weights cancel; the smallest number here, of the larger, must not leave 0 / 0."""
+    logits, counts = [[0.0, 14.0], [1.0, -2.0]], [10**6, 1]
+    for y in ([0, 0], [1, 1], [0, 1]):
+        found = balanced_softmax(torch.tensor(logits), torch.tensor(y), counts=torch.tensor(counts), k=k)
+        alone = 0.0 if y[0] == y[1] else k
+        assert float(found) == pytest.approx(naive_balanced(logits, y, counts, alone), rel=1e-3 if alone != k else 1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -546,32 +527,15 @@ WORLD = [[4, 1, 1], [1, 4, 1], [2, 1, 3]]  # p(x|i) in sixths
 
 
 @pytest.mark.equation(4)
+@pytest.mark.equation(7)
 @pytest.mark.parametrize("counts", [[6, 6, 6], [600, 60, 6]])
-def test_the_minimiser_of_balanced_softmax_is_the_balanced_posterior(counts: list[int]) -> None:
-    found, balanced = minimiser(counts, WORLD, k=0.0)
-    torch.testing.assert_close(found, balanced, atol=1e-4, rtol=0)
-
-
-@pytest.mark.equation(7)
-@pytest.mark.parametrize("k", [0.5, 1.2])
-def test_class_weights_tilt_the_minimiser_by_the_counts_to_the_minus_k(k: float) -> None:
-    counts = [600, 60, 6]
-    found, balanced = minimiser(counts, WORLD, k=k)
-    tilted = balanced * torch.tensor(counts, dtype=torch.float64) ** -k
+@pytest.mark.parametrize(("k", "tau"), [(0.0, 1.0), (0.5, 1.0), (1.2, 1.0), (0.5, 0.5), (1.2, 1 - 1.2)])
+def test_the_minimiser_is_the_balanced_posterior_which_weights_tilt_unless_k_and_tau_sum_to_one(
+    counts: list[int], k: float, tau: float
+) -> None:
+    found, balanced = minimiser(counts, WORLD, k=k, tau=tau)
+    tilted = balanced * torch.tensor(counts, dtype=torch.float64) ** (1 - k - tau)
     torch.testing.assert_close(found, tilted / tilted.sum(1, keepdim=True), atol=1e-4, rtol=0)
-
-
-@pytest.mark.equation(7)
-@pytest.mark.parametrize("k", [0.5, 1.2])
-def test_the_adjustment_n_to_the_1_minus_k_makes_class_weights_consistent(k: float) -> None:
-    found, balanced = minimiser([600, 60, 6], WORLD, k=k, tau=1 - k)
-    torch.testing.assert_close(found, balanced, atol=1e-4, rtol=0)
-
-
-@pytest.mark.equation(7)
-def test_the_tilt_between_tail_and_head_at_factor_100_is_251_for_the_literal_k() -> None:
-    weights = class_weights(torch.tensor([500, 5]), 1.2)
-    assert float(weights[1] / weights[0]) == pytest.approx(251, abs=0.5)
 
 
 # The modules
@@ -605,14 +569,14 @@ def test_the_terms_of_a_loss_add_up_to_it(reduction: str) -> None:
     torch.testing.assert_close(terms.l_z, alone[3])
 
 
-def test_counts_are_a_buffer_that_moves_and_is_saved_with_the_module() -> None:
-    loss = MBIBLoss([500, 40, 5], alphas=(0.1, 0.3), beta=1.0)
+def test_counts_are_a_buffer_that_moves_and_is_saved_with_the_module_and_not_shared_with_the_caller() -> None:
+    counts = torch.tensor([500, 40, 5])
+    loss, other = BIBLoss(counts, beta=1.0), BIBLoss([7, 7, 7], beta=1.0)
+    counts[0] = 1
     assert list(loss.parameters()) == []
-    assert loss.to("meta").counts.device.type == "meta"
-    loss = MBIBLoss([500, 40, 5], alphas=(0.1, 0.3), beta=1.0)
-    other = MBIBLoss([7, 7, 7], alphas=(0.1, 0.3), beta=1.0)
     other.load_state_dict(loss.state_dict())
-    assert other.counts.tolist() == [500, 40, 5]
+    assert other.counts.tolist() == loss.counts.tolist() == [500, 40, 5]
+    assert loss.to("meta").counts.device.type == "meta"
 
 
 @pytest.mark.parametrize("counts", [[10**6, 40, 1], [1e6, 40.0, 1.0], [10**6 + 0.5, 40, 1]], ids=str)
@@ -624,56 +588,31 @@ def test_a_module_turned_to_half_precision_keeps_its_counts(counts: list[float])
     assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_module_does_not_share_its_counts_with_the_caller() -> None:
-    counts = torch.tensor([500, 40, 5])
-    loss = BIBLoss(counts, beta=1.0)
-    counts[0] = 1
-    assert loss.counts.tolist() == [500, 40, 5]
+MASKED = np.ma.array([5, 3], mask=[False, True])
+ORDERLESS = [Counter([2, 2, 0]), Counter([2, 2, 0]).values(), {0: 5, 1: 3}, pd.Series([1, 2]).value_counts(), MASKED]
+NUMBERLESS = [5, "53", ["5", "3"], [5, None], [5, 3j], torch.tensor([5, 3j]), [True, False]]
 
 
 @pytest.mark.parametrize(
-    ("counts", "sentence"),
+    ("counts", "error", "sentence"),
     [
-        ([5, 0, 3], r"every class needs a training picture: classes \[1\] have a count below 1"),
-        ([5.0, float("nan")], r"classes \[1\] have a count below 1"),
-        ([5], "two classes or more"),
-        ([[5, 3]], r"not shape \[1, 2\]"),
-        ([5, -3], "count below 1"),
-        ([5.0, float("inf")], "finite"),
-        ([0.5, 0.3, 0.2], "look like shares: give the numbers of training pictures"),
-        ([1] + [0] * 7, r"classes \[1, 2, 3, 4, 5\], 7 in all have a count below 1"),
+        ([5, 0, 3], ValueError, r"every class needs a training picture: classes \[1\] have a count below 1"),
+        ([5.0, float("nan")], ValueError, r"classes \[1\] have a count below 1"),
+        ([5], ValueError, "two classes or more"),
+        ([[5, 3]], ValueError, r"not shape \[1, 2\]"),
+        ([5, -3], ValueError, "count below 1"),
+        ([5.0, float("inf")], ValueError, "finite"),
+        ([0.5, 0.3, 0.2], ValueError, "look like shares: give the numbers of training pictures"),
+        ([1] + [0] * 7, ValueError, r"classes \[1, 2, 3, 4, 5\], 7 in all have a count below 1"),
+        *((n, TypeError, r"be a list, array or tensor .*: torch\.bincount\(labels, minlength") for n in ORDERLESS),
+        *((n, TypeError, r"counts must be (numbers|a list, array or tensor)") for n in NUMBERLESS),
     ],
 )
-@pytest.mark.fault("counts that are zero, negative, of one class or of another shape")
-def test_modules_refuse_counts_that_are_none(counts: list, sentence: str) -> None:
+@pytest.mark.fault("counts that are zero, negative, of one class, of another shape, without an order or no numbers")
+def test_modules_refuse_counts_that_are_none(counts: Any, error: type, sentence: str) -> None:
     for build in (lambda: BIBLoss(counts, beta=1.0), lambda: MBIBLoss(counts, alphas=(), beta=1.0)):
-        with pytest.raises(ValueError, match=sentence):
+        with pytest.raises(error, match=sentence):
             build()
-
-
-@pytest.mark.parametrize(
-    "counts",
-    [
-        Counter([2, 2, 0]),
-        Counter([2, 2, 0]).values(),
-        {0: 5, 1: 3},
-        pd.Series([0, 1, 1]).value_counts(),
-        np.ma.array([5, 3], mask=[False, True]),
-    ],
-)
-@pytest.mark.fault("counts that do not say which class they are of")
-def test_modules_refuse_counts_without_an_order(counts: Any) -> None:
-    with pytest.raises(
-        TypeError, match=r"counts must be a list, array or tensor .*: torch\.bincount\(labels, minlength"
-    ):
-        BIBLoss(counts, beta=1.0)
-
-
-@pytest.mark.parametrize("counts", [5, "53", ["5", "3"], [5, None], [5, 3j], torch.tensor([5, 3j]), [True, False]])
-@pytest.mark.fault("counts that are no numbers")
-def test_modules_refuse_counts_that_are_no_numbers(counts: Any) -> None:
-    with pytest.raises(TypeError, match=r"counts must be (numbers|a list, array or tensor)"):
-        BIBLoss(counts, beta=1.0)
 
 
 @pytest.mark.parametrize(
@@ -696,23 +635,24 @@ def test_modules_take_counts_of_every_kind_of_number(counts: Any) -> None:
     assert BIBLoss(counts, beta=1.0).counts.tolist() == expected
 
 
-@pytest.mark.fault("a loss, logits and targets on different devices")
-def test_what_is_on_another_device_is_named_with_what_to_do() -> None:
-    logits, targets = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
-    criterion = BIBLoss([5, 3, 1], beta=1.0)
-    with pytest.raises(ValueError, match=r"logits are on meta, the loss with its counts on cpu: criterion\.to\(device"):
-        criterion(logits, logits.to("meta"), targets)
-    with pytest.raises(ValueError, match=r"targets are on meta, the loss with its counts on cpu: targets\.to\(device"):
-        criterion(logits, logits, targets.to("meta"))
+ZEROS, LABELS = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
 
 
-@pytest.mark.fault("a list of logits, or of targets, for BIBLoss")
-def test_lists_in_the_place_of_tensors_are_refused() -> None:
-    logits, targets = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
-    with pytest.raises(TypeError, match=r"logits must be tensors \[B, C\], not list: a list of them is for MBIBLoss"):
-        BIBLoss([5, 3, 1], beta=1.0)([logits], logits, targets)
-    with pytest.raises(TypeError, match=r"targets must be a tensor of class numbers, int64 \[B\], not list"):
-        BIBLoss([5, 3, 1], beta=1.0)(logits, logits, [0, 1])
+@pytest.mark.parametrize(
+    ("v", "z", "targets", "error", "sentence"),
+    [
+        (ZEROS, ZEROS.to("meta"), LABELS, ValueError, r"logits are on meta, the loss .* on cpu: criterion\.to\(device"),
+        (ZEROS, ZEROS, LABELS.to("meta"), ValueError, r"targets are on meta, the loss .* on cpu: targets\.to\(device"),
+        ([ZEROS], ZEROS, LABELS, TypeError, r"logits must be tensors \[B, C\], not list: a list .* is for MBIBLoss"),
+        (ZEROS, ZEROS, [0, 1], TypeError, r"targets must be a tensor of class numbers, int64 \[B\], not list"),
+    ],
+)
+@pytest.mark.fault("a loss, logits and targets on different devices, or lists of them")
+def test_what_is_on_another_device_or_a_list_is_named_with_what_to_do(
+    v: Any, z: Any, targets: Any, error: type, sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        BIBLoss([5, 3, 1], beta=1.0)(v, z, targets)
 
 
 def test_labels_may_be_bytes_also_when_the_loss_is_compiled() -> None:
@@ -740,17 +680,18 @@ def test_the_shapes_in_the_signatures_are_checked_and_true() -> None:
             typed["bib"](**given | {name: wrong})
 
 
-@pytest.mark.parametrize("name", ["beta", "k", "gamma"])
-@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
-@pytest.mark.fault("a negative or infinite {name} in the loss")
-def test_modules_refuse_settings_out_of_range_by_name(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"{name} is {value}: it must be a finite number, 0 or larger"):
-        MBIBLoss([5, 3], alphas=(), **({"beta": 1.0} | {name: value}))
-
-
 @pytest.mark.parametrize(
     ("name", "value", "error", "sentence"),
     [
+        *(
+            (name, value, ValueError, f"{name} is {value}: it must be a finite number, 0 or larger")
+            for name in ("beta", "k", "gamma")
+            for value in (-0.1, float("nan"), float("inf"))
+        ),
+        *(
+            ("alphas", value, ValueError, "must be 0 or larger and sum to at most 1: they are proportions")
+            for value in ((-0.1, 0.3), (0.6, 0.6), (float("nan"), 0.1))
+        ),
         (
             "k",
             1e12,
@@ -766,7 +707,7 @@ def test_modules_refuse_settings_out_of_range_by_name(name: str, value: float) -
         *(("beta", value, TypeError, "beta is .*: it must be a number") for value in ("1", None, 1j, torch.ones(2))),
     ],
 )
-@pytest.mark.fault("settings of a loss that are no numbers, or explode")
+@pytest.mark.fault("{name} of a loss that is out of range, no number, or explodes")
 def test_modules_refuse_settings_that_mean_nothing(name: str, value: Any, error: type, sentence: str) -> None:
     with pytest.raises(error, match=sentence):
         MBIBLoss([500, 40, 5], **{"alphas": (0.1, 0.3), "beta": 1.0} | {name: value})
@@ -778,13 +719,6 @@ def test_settings_may_be_numbers_of_numpy_and_torch(number: Any) -> None:
     loss = MBIBLoss(counts, alphas=number([0.5, 0.25]), beta=number(2), k=number(0.5), tau=number(0.5))
     expected = mbib(v, z, targets, counts=counts, alphas=(0.5, 0.25), beta=2.0, k=0.5, tau=0.5)
     assert float(loss(v, z, targets)) == float(expected)
-
-
-@pytest.mark.parametrize("alphas", [(-0.1, 0.3), (0.6, 0.6), (float("nan"), 0.1)])
-@pytest.mark.fault("alphas below 0 or past 1 in the loss")
-def test_modules_refuse_alphas_that_are_no_proportions(alphas: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match="must be 0 or larger and sum to at most 1: they are proportions"):
-        MBIBLoss([5, 3], alphas=alphas, beta=1.0)
 
 
 def test_alphas_that_sum_to_one_in_decimals_are_accepted() -> None:

@@ -106,12 +106,6 @@ def test_posterior_means_average_the_own_class_probability_of_each_class(
     assert same(metrics.posterior_means(logits, targets).tolist(), expected)
 
 
-@pytest.mark.equation(14)
-def test_a_perfect_posterior_has_mean_one() -> None:
-    targets = torch.tensor([0, 1, 1, 2])
-    assert metrics.posterior_means(1e4 * torch.eye(3)[targets], targets).tolist() == [1, 1, 1]
-
-
 @given(labelled(), st.integers(1, 20))
 def test_calibration_is_that_of_a_loop_over_bins(given_: tuple[Tensor, Tensor, int], bins: int) -> None:
     logits, targets, _ = given_
@@ -162,24 +156,26 @@ def test_distances_are_those_of_naive_loops_over_classes_and_ordered_pairs(
     assert same([found["intra"], found["inter"], found["rho"]], [intra, inter, intra / inter if pairs else NAN], 1e-6)
 
 
+SQUARE = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
+
+
 @pytest.mark.equation(15)
 @pytest.mark.equation(16)
 @pytest.mark.equation(17)
-def test_rho_of_two_squares_drawn_by_hand() -> None:
-    """Corners of a square of side 2 around (0, 0) and of side 4 around (10, 0)."""
-    corners = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
-    features = torch.cat([corners, 2 * corners + torch.tensor([10.0, 0])])
-    found = metrics.distances(features, torch.tensor([0] * 4 + [3] * 4))
-    assert found["intra"] == pytest.approx((math.sqrt(2) + 2 * math.sqrt(2)) / 2)
-    assert found["inter"] == pytest.approx(10)
-    assert found["rho"] == pytest.approx(0.15 * math.sqrt(2))
-
-
-@pytest.mark.equation(15)
-def test_a_large_class_does_not_outweigh_a_small_one() -> None:
-    wide, narrow = [[-4.0], [4.0]], [[99.0], [101.0]]
-    found = metrics.distances(torch.tensor(wide * 50 + narrow), torch.tensor([0] * 100 + [1] * 2))
-    assert found["intra"] == pytest.approx((4 + 1) / 2)
+@pytest.mark.parametrize(
+    ("features", "targets", "intra", "inter"),
+    [
+        (torch.cat([SQUARE, 2 * SQUARE + torch.tensor([10.0, 0])]), [0] * 4 + [3] * 4, 1.5 * math.sqrt(2), 10),
+        (torch.tensor([[-4.0], [4.0]] * 50 + [[99.0], [101.0]]), [0] * 100 + [1] * 2, (4 + 1) / 2, 100),
+        (torch.tensor([[1.0], [-1.0], [2.0], [-2.0]]), [0, 0, 1, 1], 1.5, 0),
+    ],
+    ids=["two squares", "a large class does not outweigh a small one", "coinciding centres have no rho"],
+)
+def test_distances_of_what_was_drawn_by_hand(features: Tensor, targets: list[int], intra: float, inter: float) -> None:
+    found = metrics.distances(features, torch.tensor(targets))
+    rho = intra / inter if inter else NAN
+    assert same(list(found.values()), [intra, inter, rho], 1e-6)
+    assert (plain(found)["rho"] is None) == (inter == 0), "a record says None"
 
 
 @pytest.mark.equation(17)
@@ -192,15 +188,6 @@ def test_distances_by_shot_take_centres_and_pairs_within_the_shot() -> None:
     assert found["few"]["intra"] == 3
     assert math.isnan(found["few"]["inter"]), "one class has no pair"
     assert found["all"]["inter"] == pytest.approx((10 + 102 + 92) / 3)
-
-
-@pytest.mark.equation(17)
-def test_rho_of_coinciding_centres_does_not_exist_and_a_record_says_none() -> None:
-    features, targets = torch.tensor([[1.0], [-1.0], [2.0], [-2.0]]), torch.tensor([0, 0, 1, 1])
-    found = metrics.distances(features, targets)
-    assert (found["intra"], found["inter"]) == (1.5, 0)
-    assert math.isnan(found["rho"])
-    assert plain(found) == {"intra": 1.5, "inter": 0.0, "rho": None}
 
 
 def test_no_pictures_have_no_scores() -> None:
@@ -259,15 +246,11 @@ def test_twins_far_from_the_origin_are_still_nearest() -> None:
     assert metrics.neighbour_accuracy(features, targets, 60, neighbours=1).tolist() == [1.0] * 60
 
 
-def test_more_neighbours_than_pictures_vote_with_all_others() -> None:
+def test_neighbours_are_at_most_all_others_and_of_a_lone_picture_there_are_none() -> None:
     found = metrics.neighbour_accuracy(torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([0, 0, 1]), 2)
     assert found.tolist() == [1, 0], "the first two have a tie, which goes to the smaller label"
-
-
-@pytest.mark.parametrize("n", [0, 1])
-def test_neighbours_of_a_lone_picture_do_not_exist(n: int) -> None:
-    found = metrics.neighbour_accuracy(torch.zeros(n, 2), torch.zeros(n, dtype=torch.int64), 3)
-    assert all(math.isnan(value) for value in found.tolist())
+    for n in (0, 1):
+        assert metrics.neighbour_accuracy(torch.zeros(n, 2), torch.zeros(n, dtype=torch.int64), 3).isnan().all()
 
 
 def test_the_shapes_in_the_signatures_are_checked_and_true() -> None:

@@ -1,12 +1,13 @@
 """The records in book/results: whole, named after what they hold, made by today's recipe, true of their weights."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from mbib_core.campaign import read_wanted
-from mbib_core.data import load
+from mbib_core.data import LongTailed, load
 from mbib_core.evaluation import evaluate
 from mbib_core.methods import CHOSEN, method_of, settle
 from mbib_core.results import compact, find, read_record, read_records
@@ -16,12 +17,10 @@ from mbib_core.weights import read_weights
 
 FOLDER = Path(__file__).parents[1] / "book" / "results"
 RECORDS = read_records(FOLDER)
-WEIGHTS = sorted(FOLDER.glob("*.safetensors"))
-
-
-@pytest.fixture(scope="module")
-def glyphs():
-    return load("glyphs-lt")
+WEIGHTS = [
+    pytest.param(path, id=path.stem, marks=[] if path.stem.startswith("glyphs-lt") else pytest.mark.slow)
+    for path in sorted(FOLDER.glob("*.safetensors"))
+]
 
 
 def test_records_are_small_and_as_they_are_written_today():
@@ -100,17 +99,20 @@ def numbers(found):
         yield found
 
 
-@pytest.mark.parametrize("path", WEIGHTS, ids=lambda path: path.stem)
-def test_recorded_weights_score_what_the_record_says(path, glyphs, request):
-    """Within 2 pictures in 10,000, and at least one: another processor rounds differently."""
+@cache
+def data_of(name: str, imbalance: float) -> LongTailed:
+    return load(name, imbalance=imbalance)
+
+
+@pytest.mark.parametrize("path", WEIGHTS)
+def test_recorded_weights_score_what_the_record_says(path, request):
+    """Within 2 images in 10,000, and at least one: another processor rounds differently."""
     run = read_weights(path)
     record = next(record for record in RECORDS if record["run_id"] == path.stem)
-    if run.settings.data == "glyphs-lt":
-        data = glyphs
-    else:
-        root = request.getfixturevalue("cifar_root")
-        data = load(run.settings.data, imbalance=run.settings.imbalance, root=root)
-    found = evaluate(run.network, data.test, data, adjusted=method_of(run.settings).adjusted)
+    if run.settings.data != "glyphs-lt":
+        request.getfixturevalue("cifar_root")
+    data = data_of(run.settings.data, run.settings.imbalance)
+    found = evaluate(run.network, data.test, data, predict=method_of(run.settings).predict)
     assert found["accuracy"].keys() == record["test"]["accuracy"].keys()
     for name, accuracy in found["accuracy"].items():
         kept = record["test"]["accuracy"][name]
