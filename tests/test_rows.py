@@ -409,10 +409,8 @@ def test_two_processes_train_one_network_and_write_one_record(tmp_path: Path) ->
         assert all(torch.equal(one[name], other[name]) for name in one)
         [record] = [json.loads(file.read_text()) for file in tmp_path.glob(f"*-{method}-*.json")]
         assert record["machine"]["processes"] == 2
-        alone = run(replace(SHORT, method=method), glyphs()).history["loss"]
-        # Each normalises its own half of a batch: later epochs drift apart, MBIB by 22 % in three.
-        assert record["history"]["loss"][0] == pytest.approx(alone[0], rel=0.1)
-        assert len(record["history"]["loss"]) == len(alone)
+        stages = record["stages"]
+        assert len(record["history"]["loss"]) == sum(stage["epochs"] for stage in stages)
 
 
 # Settings
