@@ -51,7 +51,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.import_module("importlib.metadata").version("mbib-core")
+        return importlib.import_module("mbib_core.results").version_of_code()
     if name in _WHERE:
         return getattr(importlib.import_module(f"mbib_core.{_WHERE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -282,12 +282,10 @@ class _Command(argparse.ArgumentParser):
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import PackageNotFoundError, version
+        from mbib_core.results import version_of_code
 
-        try:
-            print(f"mbib {version('mbib-core')}")
-        except PackageNotFoundError:
-            print("mbib, of an unknown version: the package mbib-core is not installed")
+        found = version_of_code()
+        print(f"mbib {found}" if found != "unknown" else "mbib, of an unknown version: mbib-core is not installed")
         parser.exit()
 
 

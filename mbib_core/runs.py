@@ -27,7 +27,7 @@ from mbib_core.results import Record, read_record, version_of_code, write_record
 from mbib_core.schedules import same_recipe, schedule_of
 from mbib_core.settings import Settings, command_line, run_id
 from mbib_core.text import printable
-from mbib_core.trainer import Trained, settled_on, train
+from mbib_core.trainer import Trained, ranks_here, settled_on, train
 from mbib_core.weights import write_weights
 
 
@@ -98,30 +98,30 @@ def make(
 
     if found := made_before():
         return found
-    with _process_group(device) as (rank, device):
-        device = pick_device(device)
-        if data is None:
-            data = load(settings.data, imbalance=settings.imbalance, root=root)
-        check_writable(out)
-        with _locked(checkpoint.with_suffix(".lock"), name, rank), threads(settings.threads):
-            if found := made_before():  # by another process, while this one was getting ready
-                return found
-            if again and record_file.is_file():
-                _drop_finished(checkpoint, settings)
-            if settings.own_pictures and progress and rank == 0:
-                print(f"mbib: {printable(describe(data))}", file=sys.stderr)
-            run = train(settings, data, device=device, checkpoint=checkpoint, progress=progress, compiled=compiled)
-            if rank > 0:
-                return None
-            if weights:
-                write_weights(run, beside["weights"])
-            if features:
-                write_features(run, data, beside["features"])
-            record = record_of(run, data, command_line(settings))
-            if report:
-                _report(run, data, record, out)
-            write_record(record, out)
-            checkpoint.unlink(missing_ok=True)
+    rank, device = _joined(device)
+    device = pick_device(device)
+    if data is None:
+        data = load(settings.data, imbalance=settings.imbalance, root=root)
+    check_writable(out)
+    with _locked(checkpoint.with_suffix(".lock"), name, rank), threads(settings.threads):
+        if found := made_before():  # by another process, while this one was getting ready
+            return found
+        if again and record_file.is_file():
+            _drop_finished(checkpoint, settings)
+        if settings.own_pictures and progress and rank == 0:
+            print(f"mbib: {printable(describe(data))}", file=sys.stderr)
+        run = train(settings, data, device=device, checkpoint=checkpoint, progress=progress, compiled=compiled)
+        if rank > 0:
+            return None
+        if weights:
+            write_weights(run, beside["weights"])
+        if features:
+            write_features(run, data, beside["features"])
+        record = record_of(run, data, command_line(settings))
+        if report:
+            _report(run, data, record, out)
+        write_record(record, out)
+        checkpoint.unlink(missing_ok=True)
     return Made(record, record_file, beside, run)
 
 
@@ -134,9 +134,8 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
         "settings": run.settings.plain(),
         "recipe": schedule.recipe,
         "stages": [
-            {"epochs": max(1, round(stage.epochs * int(run.settings.epochs or 0))), "q": stage.q}
-            | {"trains": list(stage.trains), "recipe": plain(dict(stage.recipe))}
-            for stage in method.stages
+            {"epochs": epochs, "q": stage.q, "trains": list(stage.trains), "recipe": plain(dict(stage.recipe))}
+            for stage, epochs in method.plan(int(run.settings.epochs or 0))
         ],
         "command": command,
         "commits": run.commits,
@@ -195,26 +194,22 @@ def _drop_finished(checkpoint: Path, settings: Settings) -> None:
         saved = read_checkpoint(checkpoint, settings)
     except (ValueError, OSError):
         return
-    if saved and saved["stage"] == len(method_of(settings).stages) - 1:
-        last = method_of(settings).stages[-1]
-        if saved["epoch"] == max(1, round(last.epochs * int(settings.epochs or 0))):
-            checkpoint.unlink(missing_ok=True)
+    plan = method_of(settings).plan(int(settings.epochs or 0))
+    if saved and (saved["stage"], saved["epoch"]) == (len(plan) - 1, plan[-1][1]):
+        checkpoint.unlink(missing_ok=True)
 
 
-@contextmanager
-def _process_group(device: str | torch.device | None) -> Iterator[tuple[int, str | torch.device | None]]:
-    """torch's process group under `torchrun`; the number of this process, and its device."""
+def _joined(device: str | torch.device | None) -> tuple[int, str | torch.device | None]:
+    """Joins torch's process group under `torchrun`; the number of this process, and its device."""
     if "RANK" not in os.environ or distributed.is_initialized():
-        here = distributed.is_available() and distributed.is_initialized()
-        yield distributed.get_rank() if here else 0, device
-        return
+        return ranks_here()[0], device
     on_gpu = str(device or "cuda").startswith("cuda") and torch.cuda.is_available()
     if on_gpu:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     atexit.register(distributed.destroy_process_group)  # a second group of the same `torchrun` would never come about
-    yield distributed.get_rank(), device
+    return distributed.get_rank(), device
 
 
 @contextmanager

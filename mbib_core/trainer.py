@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from mbib_core.batches import Source, draw
 from mbib_core.checkpoints import read_checkpoint, write_checkpoint
+from mbib_core.criteria import check_settings
 from mbib_core.data.longtailed import LongTailed, channel_statistics, first_of_each_class
 from mbib_core.devices import autocast, full_float32, pick_device, pick_precision, threads
 from mbib_core.evaluation import accuracies, all_finite, features_of, of_kind
@@ -69,8 +70,8 @@ def train(
     """
     settings = settled_on(settings, data)
     method, schedule = method_of(settings), schedule_of(settings)
-    plan = [(stage, max(1, round(stage.epochs * int(settings.epochs or 0)))) for stage in method.stages]
-    device, rank, ranks = pick_device(device), *_ranks()
+    plan = method.plan(int(settings.epochs or 0))
+    device, rank, ranks = pick_device(device), *ranks_here()
     started = time.perf_counter()
     saved = read_checkpoint(checkpoint, settings, ranks) if checkpoint else None
     before = float(saved["seconds"]) if saved else 0.0
@@ -158,7 +159,8 @@ def train(
 def settled_on(settings: Settings, data: LongTailed) -> Settings:
     """`settings` as they are trained on `data`: filled in, with the fingerprint of the images.
 
-    Raises TypeError on what is no Settings, ValueError on bad ones and on data of another name.
+    Raises TypeError on what is no Settings, ValueError on bad ones, on data of another name, and on class weights or
+    temperatures that float32 cannot hold for the counts of the data.
     """
     if not isinstance(settings, Settings):
         raise TypeError(f"settings must be mbib_core.Settings, as Settings(data={data.name!r}, method='mbib')")
@@ -167,7 +169,9 @@ def settled_on(settings: Settings, data: LongTailed) -> Settings:
             f"the settings are of {settings.data}, the data are {data.name}: give both the same name, "
             f"Settings(data={data.name!r}, ...)"
         )
-    return settle(replace(settings, pictures=data.fingerprint))
+    settled = settle(replace(settings, pictures=data.fingerprint))
+    check_settings(k=settled.k or 0.0, gamma=settled.gamma or 0.0, counts=data.counts)
+    return settled
 
 
 def new_learner(method: Method, data: LongTailed, seed: int, precision: str = "float32") -> Learner:
@@ -278,7 +282,7 @@ def _restore(
         ) from None
 
 
-def _ranks() -> tuple[int, int]:
+def ranks_here() -> tuple[int, int]:
     """The number of this process, and how many there are, in torch's process group; 0 of 1 outside of one."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return 0, 1
@@ -286,7 +290,7 @@ def _ranks() -> tuple[int, int]:
 
 
 def _mean_over_ranks(losses: Tensor) -> Tensor:
-    _, ranks = _ranks()
+    _, ranks = ranks_here()
     if ranks > 1:
         distributed.all_reduce(losses)
     return losses / ranks

@@ -63,7 +63,6 @@ def read_weights(path: Path) -> Saved:
         settings, (height, width), classes = Settings.of(about["settings"]), about["size"], about["classes"]
         counts = list(about["counts"])
         _check(path, classes, (height, width))
-        counts = list(about["counts"])
         with torch.random.fork_rng(devices=[]):
             network = Network(**about["network"]).build(len(classes))
         network.load_state_dict(state)

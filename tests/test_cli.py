@@ -111,6 +111,7 @@ def test_pictures_are_drawn_with_libraries_that_are_imported_then() -> None:
     ("train mbib --beta -1", "beta is -1.0: it must be a finite number, 0 or larger"),
     ("train mbib --k nan", "k is nan: it must be a finite number"),
     ("train mbib --gamma inf", "gamma is inf: it must be a finite number"),
+    ("train mbib --gamma 1e300", "float32 cannot hold the class temperatures; choose a smaller gamma"),
     ("train mbib --alphas 0.9 0.9", "sum to at most 1: they are proportions"),
     ("train mbib --alphas 0.1", "3 observations need 2 alphas, not 1"),
     ("train mbib --alphas", "3 observations need 2 alphas, not 0"),

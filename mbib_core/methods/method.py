@@ -59,6 +59,10 @@ class Method:
         """A new network of this method on ResNet-`depth`; `mean` and `std` [3] normalise the images."""
         return replace(self.parts, depth=depth or self.parts.depth).build(classes, **statistics)
 
+    def plan(self, epochs: int) -> list[tuple[Stage, int]]:
+        """The stages with their epochs, where the first one's share of 1 is `epochs`."""
+        return [(stage, max(1, round(stage.epochs * epochs))) for stage in self.stages]
+
     def loss(self, outputs: Outputs, targets: Tensor, counts: Tensor, progress: float = 0.0) -> Tensor:
         """The first stage's loss of one batch, a scalar in nats; `targets` [B], training `counts` [C]."""
         return self.stages[0].loss(outputs, targets, counts=counts, progress=progress, **self.own)
