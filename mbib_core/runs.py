@@ -102,6 +102,7 @@ def make(
     device = pick_device(device)
     if data is None:
         data = load(settings.data, imbalance=settings.imbalance, root=root)
+        settings = settled_on(settings, data)  # what the data rule out is said before anything is written
     check_writable(out)
     with _locked(checkpoint.with_suffix(".lock"), name, rank), threads(settings.threads):
         if found := made_before():  # by another process, while this one was getting ready
