@@ -11,10 +11,11 @@ from mbib_core.data.longtailed import Images
 
 
 class Batch(NamedTuple):
-    """What a step is made from: B images and their labels, on the device."""
+    """What a step is made from: B images and their labels, on the device; and another batch where a stage wants two."""
 
     x: UInt8[Tensor, "b 3 h w"]
     y: Int[Tensor, " b"]
+    second: "Batch | None" = None
 
 
 class Draws(NamedTuple):
@@ -32,32 +33,55 @@ class Source:
         self.labels, self.padding, self.device = images.y, padding, device
         self.x, self.y = pad(images.x.to(device), padding), images.y.to(device)
 
-    def stream(self, draws: Draws, batch: int, *, scale: float = 1.0, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
+    def stream(
+        self,
+        draws: Draws,
+        batch: int,
+        *,
+        second: Draws | None = None,
+        scale: float = 1.0,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> Iterator[Batch]:
         """The batches of one epoch, of images at `scale` times their size; every `ranks`-th image of each, from `rank`.
+        With `second` draws, each has a batch of those beside it.
 
         All draws move to the device at once, so that no step waits. A last batch that has a single image for some rank
         is left out: batch norm needs two.
         """
         n = len(draws.rows)
-        rows, crops, flips = (part.to(self.device) for part in draws)
+        all_draws = [[part.to(self.device) for part in one] for one in (draws, second) if one is not None]
         for start in range(0, n, batch):
             stop = min(start + batch, n)
             if (stop - start) // ranks > 1:
                 own = slice(start + rank, stop, ranks)
-                x = augment(self.x, rows[own], crops[own], flips[own], self.padding)
-                yield Batch(resize(x, scale), self.y[rows[own]])
+                first, *other = (
+                    Batch(
+                        resize(augment(self.x, rows[own], crops[own], flips[own], self.padding), scale),
+                        self.y[rows[own]],
+                    )
+                    for rows, crops, flips in all_draws
+                )
+                yield first._replace(second=other[0]) if other else first
 
 
 def draw(
-    labels: Int[Tensor, " n"], *, seed: int, epoch: int, q: float = 1.0, padding: int = 4, flip: bool = True
+    labels: Int[Tensor, " n"],
+    *,
+    seed: int,
+    epoch: int,
+    q: float = 1.0,
+    padding: int = 4,
+    flip: bool = True,
+    stream: int = 0,
 ) -> Draws:
     """One epoch's choices, drawn on the CPU from (seed, epoch) alone: the same on every device, nothing to save for a
     resume.
 
     q = 1 takes each image once, in a fresh order; any other q draws as many with replacement, so that class i has the
-    share n_i^q of them (0: every class equally often; Kang et al. 2020).
+    share n_i^q of them (0: every class equally often; Kang et al. 2020). `stream` 1, 2, ... are other draws.
     """
-    random, n = torch.Generator().manual_seed(seed * 1_000_003 + epoch), len(labels)
+    random, n = torch.Generator().manual_seed(seed_of(seed, epoch, stream)), len(labels)
     if q == 1:
         rows = torch.randperm(n, generator=random)
     else:
@@ -65,6 +89,11 @@ def draw(
         rows = torch.multinomial(share[labels], n, replacement=True, generator=random)
     crops = torch.randint(0, 2 * padding + 1, (n, 2), generator=random)
     return Draws(rows, crops, torch.rand(n, generator=random, dtype=torch.float32) < 0.5 * flip)
+
+
+def seed_of(seed: int, epoch: int, stream: int = 0) -> int:
+    """The seed of a generator for one epoch's choices of one kind."""
+    return seed * 1_000_003 + epoch + (stream << 56)
 
 
 def pad(x: UInt8[Tensor, "n c h w"], padding: int) -> UInt8[Tensor, "n i j c"]:

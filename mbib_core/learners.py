@@ -19,9 +19,12 @@ class Learner(nn.Module):
     """A network, the training counts [C], and how to get from a batch to its loss.
 
     A method that keeps more (a teacher, a queue, a mean of weights) derives from this and registers it as buffers and
-    modules: then resuming, moving and sharing out among processes need to know nothing of it.
+    modules: then resuming, moving and sharing out among processes need to know nothing of it. Those whose names begin
+    with one of `still` are never trained. What a step draws comes from torch's default generators, which are seeded by
+    (seed, epoch) before every epoch.
     """
 
+    still: tuple[str, ...] = ()
     counts: Tensor
 
     def __init__(self, network: nn.Module, counts: Int[Tensor, " c"], precision: str = "float32"):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 from tqdm.auto import tqdm
 
-from mbib_core.batches import Source, draw
+from mbib_core.batches import Draws, Source, draw, seed_of
 from mbib_core.checkpoints import read_checkpoint, write_checkpoint
 from mbib_core.criteria import check_settings
 from mbib_core.data.longtailed import LongTailed, channel_statistics, first_of_each_class
@@ -77,7 +77,8 @@ def train(
     before = float(saved["seconds"]) if saved else 0.0
     wanted = settings.precision if settings.precision != "auto" else schedule.precision
     precision = saved["precision"] if saved else pick_precision(wanted, device)
-    with threads(settings.threads), full_float32():
+    cards = [device] if device.type == "cuda" else []
+    with threads(settings.threads), full_float32(), torch.random.fork_rng(devices=cards):
         if saved and precision == "bfloat16" and pick_precision("auto", device) == "float32":
             warnings.warn(
                 f"this run began in bfloat16, which this CPU can only emulate, many times slower: resume it on a CPU "
@@ -101,9 +102,8 @@ def train(
 
         for number, (stage, epochs) in enumerate(plan):
             recipe = replace(schedule, **stage.recipe)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(settings.seed * 1009 + number)
-                stage.begin(learner, **settings.own)
+            torch.manual_seed(settings.seed * 1009 + number)
+            stage.begin(learner, images=data.train, **settings.own)
             optimizer, scaler = _optimizer(learner, stage, recipe, device)
             if saved and number < saved["stage"]:
                 done += epochs  # its structure was made again, its work is in what was saved
@@ -120,14 +120,18 @@ def train(
             for epoch in range(first, epochs):
                 share, rate = epoch / epochs, recipe.learning_rate(epoch, epochs)
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group["factor"]
                 _train_mode(learner, stage)
-                draws = draw(
-                    source.labels, seed=settings.seed, epoch=done + epoch, q=stage.q, padding=padding, flip=flip
-                )
-                scale = recipe.scale(epoch, epochs)
+                torch.manual_seed(seed_of(settings.seed, done + epoch, 1 + rank))
+                q = stage.q(share) if callable(stage.q) else stage.q
+                drawn = partial(draw, source.labels, seed=settings.seed, epoch=done + epoch, padding=padding, flip=flip)
+                draws, second, scale = drawn(q=q), None, recipe.scale(epoch, epochs)
+                if stage.second is not None:
+                    view = stage.second == "view"
+                    second = drawn(q=1.0 if view else float(stage.second), stream=1)
+                    second = Draws(draws.rows, *second[1:]) if view else second
                 losses = []
-                for batch in source.stream(draws, recipe.batch, scale=scale, rank=rank, ranks=ranks):
+                for batch in source.stream(draws, recipe.batch, second=second, scale=scale, rank=rank, ranks=ranks):
                     loss = step(batch, loss_of, share)
                     optimizer.zero_grad(set_to_none=True)
                     scaler.scale(loss).backward()
@@ -138,6 +142,7 @@ def train(
                 if bad := (~seen.isfinite()).nonzero().flatten().tolist():
                     where = f"the loss is {float(seen[bad[0]])} at epoch {done + epoch + 1}, step {bad[0] + 1}"
                     raise _diverged(where, settings, checkpoint)
+                stage.each_epoch(learner, images=data.train, progress=share, **settings.own)
                 history["loss"].append(float(seen.mean()))
                 history["rate"].append(rate)
                 _look(run, data, curve_images, done + epoch + 1, total, checkpoint)
@@ -146,7 +151,7 @@ def train(
                 bar.update()
                 if checkpoint and rank == 0:
                     write_checkpoint(checkpoint, _state(run, learner, optimizer, scaler, number, epoch + 1))
-            stage.end(learner, **settings.own)
+            stage.end(learner, images=data.train, **settings.own)
             done += epochs
         if ranks > 1:  # the running statistics of batch norm are each process's own
             for buffer in learner.buffers():
@@ -187,9 +192,14 @@ def _optimizer(
     learner: Learner, stage: Stage, recipe: Schedule, device: torch.device
 ) -> tuple[torch.optim.SGD, torch.amp.GradScaler]:
     """SGD for the parameters that the stage trains; the others need no gradient."""
-    for name, parameter in learner.network.named_parameters():
-        parameter.requires_grad_(name.startswith(stage.trains))
-    trained = [p for p in learner.network.parameters() if p.requires_grad]
+    groups: dict[float, list[nn.Parameter]] = {}
+    for full_name, parameter in learner.named_parameters():
+        name = full_name.removeprefix("network.")
+        parameter.requires_grad_(name.startswith(stage.trains) and not name.startswith(learner.still))
+        if parameter.requires_grad:
+            factor = next((f for prefix, f in stage.rates.items() if name.startswith(prefix)), 1.0)
+            groups.setdefault(factor, []).append(parameter)
+    trained = [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
     # Not fused in float16: fused momentum also moves in steps that the scaler skips for overflow (torch 2.15).
     half = learner.precision == "float16"
     sgd = torch.optim.SGD(
@@ -201,7 +211,7 @@ def _optimizer(
 def _train_mode(learner: Learner, stage: Stage) -> None:
     """Training mode, but for the batch norm of what the stage does not train."""
     learner.train()
-    for module in learner.network.modules():
+    for module in learner.modules():
         own = list(module.parameters(recurse=False))
         if own and not stage.statistics_move and not any(p.requires_grad for p in own):
             module.eval()

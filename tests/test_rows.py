@@ -28,7 +28,7 @@ from mbib_core.data import Images, LongTailed, channel_statistics, load
 from mbib_core.evaluation import features_of
 from mbib_core.learners import Learner
 from mbib_core.methods import METHODS, method_of, settle
-from mbib_core.methods.others import normalise
+from mbib_core.methods.staged import normalise
 from mbib_core.networks import Network, multiply_adds
 from mbib_core.networks.heads import Cosine
 from mbib_core.rebalancing import effective_weights, focal, ldam, sade

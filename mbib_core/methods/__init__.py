@@ -4,16 +4,28 @@ from dataclasses import replace
 from typing import Any
 
 from mbib_core.criteria import check_settings
+from mbib_core.methods.balanced import BALANCED
+from mbib_core.methods.bottlenecks import BOTTLENECKS
+from mbib_core.methods.contrast import CONTRAST
+from mbib_core.methods.experts import EXPERTS
 from mbib_core.methods.method import Method, Stage
-from mbib_core.methods.others import OTHERS
 from mbib_core.methods.paper import PAPER, shared_alphas
+from mbib_core.methods.staged import STAGED
 from mbib_core.networks.resnet import even_taps
 from mbib_core.schedules import OVERRIDES, SCHEDULES, schedule_of
 from mbib_core.settings import Settings, Value, check_range, named
 
-__all__ = ["CHOSEN", "METHODS", "Method", "Stage", "method_of", "methods_on", "settle", "shared_alphas"]
+__all__ = ["CHOSEN", "FAMILIES", "METHODS", "Method", "Stage", "method_of", "methods_on", "settle", "shared_alphas"]
 
-METHODS: dict[str, Method] = PAPER | OTHERS
+FAMILIES: dict[str, dict[str, Method]] = {
+    "the paper": PAPER,
+    "re-balancing": BALANCED,
+    "two stages": STAGED,
+    "experts": EXPERTS,
+    "bottlenecks": BOTTLENECKS,
+    "teachers and contrast": CONTRAST,
+}
+METHODS: dict[str, Method] = {name: row for rows in FAMILIES.values() for name, row in rows.items()}
 
 # What was chosen on validation images of a data set, by the rule of the chapter on ablations and from the records of
 # CIFAR-100-LT, factor 100, in book/results. All other data keep the starting points.

@@ -23,18 +23,26 @@ class Stage:
     """One optimizer with one learning-rate schedule; what changes within a schedule is a function of `progress`.
 
     `loss(outputs, targets, *, counts, progress, **own)` is a scalar in nats. `q` says which images an epoch has: 1 each
-    once, else as many draws in which class i has the share n_i^q (0: every class equally often; Kang et al. 2020).
-    `trains` are prefixes of the network's parameter names; what is not trained stands still, its batch norm too
-    (`statistics_move` lets its running statistics follow the images). `begin(learner, **own)` may add modules or draw
-    some anew and is repeated when a run resumes; `end(learner, **own)` must keep the structure. `epochs` is a share of
-    the run's, `recipe` what differs from its schedule.
+    once, else as many draws in which class i has the share n_i^q (0: every class equally often; Kang et al. 2020); it
+    may be a function of `progress`. `second` puts another batch beside each, as `batch.second`: "view" is the same
+    images cropped and mirrored anew, a number another stream with that q.
+
+    `trains` are prefixes of parameter names, the network's as they are in it and the learner's own; what is not trained
+    stands still, its batch norm too (`statistics_move` lets its running statistics follow the images). `rates` are
+    factors of the learning rate by prefix. `begin(learner, images=, **own)` may add modules or draw some anew and is
+    repeated when a run resumes; `each_epoch(learner, images=, progress=, **own)` comes after every epoch;
+    `end(learner, images=, **own)` must keep the structure. `epochs` is a share of the run's, `recipe` what differs from
+    its schedule.
     """
 
     loss: Loss
-    q: float = 1.0
+    q: float | Callable[[float], float] = 1.0
+    second: float | str | None = None
     trains: tuple[str, ...] = ("",)
     statistics_move: bool = False
+    rates: Mapping[str, float] = field(default_factory=dict)
     begin: Callable[..., None] = nothing
+    each_epoch: Callable[..., None] = nothing
     end: Callable[..., None] = nothing
     epochs: float = 1.0
     recipe: Mapping[str, Any] = field(default_factory=dict)
@@ -54,6 +62,7 @@ class Method:
     predict: Callable[[Outputs, Tensor], dict[str, Tensor]] = lambda outputs, counts: predictions(outputs)
     biased: bool = False  # whether its probabilities carry the training set's shares of the classes
     source: str = "the paper"  # or the reference of another method
+    about: str = ""  # what it does, in one sentence
 
     def network(self, classes: int, *, depth: int | None = None, **statistics: Sequence[float] | Tensor) -> Any:
         """A new network of this method on ResNet-`depth`; `mean` and `std` [3] normalise the images."""
