@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch; a second thread g
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from mbib_core.data import Images, LongTailed
@@ -145,14 +146,19 @@ def softmax(logits: list[float]) -> list[float]:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory) -> Path:
-    """The folder of the book's pages, built once with warnings as errors."""
-    out = tmp_path_factory.mktemp("site")
-    start = "from jupyter_book.cli.main import main; main()"
-    options = ["-W", "-n", "--keep-going", "--path-output", str(out)]
-    command = [sys.executable, "-c", start, "build", *options, str(Path(__file__).parents[1])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=out)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+def site(tmp_path_factory, worker_id: str) -> Path:
+    """The folder of the book's pages, built once with warnings as errors, by one process for all beside it."""
+    base = tmp_path_factory.getbasetemp()
+    out = (base if worker_id == "master" else base.parent) / "site"
+    with FileLock(f"{out}.lock"):
+        if not out.exists():
+            out.mkdir()
+            start = "from jupyter_book.cli.main import main; main()"
+            options = ["-W", "-n", "--keep-going", "--path-output", str(out)]
+            command = [sys.executable, "-c", start, "build", *options, str(Path(__file__).parents[1])]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=out)
+            (out / "failure").write_text(done.stdout[-3000:] + done.stderr[-3000:] if done.returncode else "")
+    assert not (out / "failure").read_text(), (out / "failure").read_text()
     return out / "_build" / "html" / "book"
 
 

@@ -68,6 +68,15 @@ def test_the_front_door_opens_onto_a_dozen_names_and_loads_none_of_them() -> Non
         mbib_core.nonsense  # noqa: B018
 
 
+def test_waiting_threads_sleep_unless_asked_to_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = [sys.executable, "-c", "import mbib_core, os; print(os.environ['OMP_WAIT_POLICY'])"]
+    for asked, found in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        if asked:
+            monkeypatch.setenv("OMP_WAIT_POLICY", asked)
+        assert subprocess.run(code, capture_output=True, text=True, check=True).stdout.strip() == found
+
+
 @pytest.mark.parametrize(
     ("code", "allowed"),
     [
