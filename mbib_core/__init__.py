@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mbib_core.trainer import train
     from mbib_core.weights import read_weights, write_weights
 
-# Threads that wait for each other sleep instead of spinning. For small networks that costs nothing on idle cores, and on
-# busy ones an epoch on two threads took more than eight times as long. Read when torch is loaded, so set before.
+# Threads that wait for each other sleep instead of spinning: about as fast on idle cores, while on busy ones an epoch
+# of a small network on two threads took eight times as long. Read when torch is loaded, so set before.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _WHERE = {
