@@ -2,6 +2,7 @@
 
 import numbers
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -157,7 +158,7 @@ class LogitLoss(_Criterion):
         targets = _checked((logits,), targets, self.counts)
         if targets.is_floating_point() and not self.soft:
             raise TypeError(
-                f"{type(self).__name__} takes class numbers, int64 [B], not soft targets: it is of one class"
+                f"{type(self).__name__} takes class numbers alone, int64 [B]: soft targets name no one class"
             )
         return self.function(_full(logits), targets, counts=self.counts, **self.settings, **self.options, **progress)
 
@@ -180,11 +181,13 @@ class VSLoss(LogitLoss):
         super().__init__(counts, {"gamma": gamma, "tau": tau}, **options)
 
 
-class CDTLoss(VSLoss):
+class CDTLoss(LogitLoss):
     """`rebalancing.vector_scaling` with tau = 0 (Ye et al. 2020)."""
 
+    function = staticmethod(partial(rebalancing.vector_scaling, tau=0.0))
+
     def __init__(self, counts: Counts | Sequence[int], *, gamma: float = 0.2, **options: Any):
-        super().__init__(counts, gamma=gamma, tau=0.0, **options)
+        super().__init__(counts, {"gamma": gamma}, **options)
 
 
 class ClassBalancedLoss(LogitLoss):
