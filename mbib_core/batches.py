@@ -1,6 +1,6 @@
 """From images on the device to batches: order, crops and flips drawn from seed and epoch, cut in one gather."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -70,7 +70,7 @@ def draw(
     *,
     seed: int,
     epoch: int,
-    q: float = 1.0,
+    q: float | Mapping[float, float] = 1.0,
     padding: int = 4,
     flip: bool = True,
     stream: int = 0,
@@ -79,13 +79,19 @@ def draw(
     resume.
 
     q = 1 takes each image once, in a fresh order; any other q draws as many with replacement, so that class i has the
-    share n_i^q of them (0: every class equally often; Kang et al. 2020). `stream` 1, 2, ... are other draws.
+    share n_i^q of them (0: every class equally often; Kang et al. 2020). {1: 0.7, 0: 0.3} draws seven tenths by q = 1
+    and the rest by q = 0. `stream` 1, 2, ... are other draws.
     """
     random, n = torch.Generator().manual_seed(seed_of(seed, epoch, stream)), len(labels)
     if q == 1:
         rows = torch.randperm(n, generator=random)
     else:
-        share = labels.bincount().double() ** (q - 1)
+        counts = labels.bincount().double()
+        if isinstance(q, Mapping):
+            parts = [part * counts ** (power - 1) / (counts**power).sum() for power, part in q.items()]
+            share = torch.stack(parts).sum(0)
+        else:
+            share = counts ** (q - 1)
         rows = torch.multinomial(share[labels], n, replacement=True, generator=random)
     crops = torch.randint(0, 2 * padding + 1, (n, 2), generator=random)
     return Draws(rows, crops, torch.rand(n, generator=random, dtype=torch.float32) < 0.5 * flip)

@@ -1,18 +1,21 @@
 """The losses as modules for any training loop: they hold the counts and the settings, and check their input."""
 
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mbib_core import rebalancing
 from mbib_core.losses import (
     Counts,
     Logits,
     Loss,
     Targets,
+    _full,
     _mixture,
     balanced_softmax,
     bib,
@@ -21,6 +24,7 @@ from mbib_core.losses import (
     mbib,
     self_distillation,
 )
+from mbib_core.settings import SETTINGS, check_range
 
 
 class Terms(NamedTuple):
@@ -31,7 +35,32 @@ class Terms(NamedTuple):
     l_vsd: Loss
 
 
-class BIBLoss(nn.Module):
+class _Criterion(nn.Module):
+    """What the losses below hold: counts [C] as a buffer, `label_smoothing` and `reduction`."""
+
+    counts: Tensor
+
+    def __init__(self, counts: Counts | Sequence[int], label_smoothing: float = 0.0, reduction: str = "mean"):
+        super().__init__()
+        counts = _as_counts(counts)
+        check_counts(counts)
+        if not 0 <= _number("label_smoothing", label_smoothing) <= 1:
+            raise ValueError(f"label_smoothing is {label_smoothing}: it must be a number from 0 to 1")
+        if reduction not in ("mean", "sum", "none"):
+            raise ValueError(f"reduction is {reduction!r}: it must be mean, sum or none")
+        self.register_buffer("counts", counts)
+        self.label_smoothing, self.reduction = float(label_smoothing), reduction
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "_Criterion":
+        """Moves the counts, but never rounds them: in half precision a million is infinite."""
+        counts = self.counts
+        super()._apply(fn, recurse)
+        if self.counts.dtype != counts.dtype:
+            self.counts = counts.to(self.counts.device)
+        return self
+
+
+class BIBLoss(_Criterion):
     """`bib` for any training loop: `BIBLoss(counts, beta=1.0)(v_logits, z_logits, targets)`.
 
     `counts` [C] are the training pictures of each class in the order of the labels, `torch.bincount(labels,
@@ -47,8 +76,6 @@ class BIBLoss(nn.Module):
     no numbers, and on targets that are neither class numbers nor soft targets.
     """
 
-    counts: Tensor
-
     def __init__(
         self,
         counts: Counts | Sequence[int],
@@ -60,17 +87,9 @@ class BIBLoss(nn.Module):
         label_smoothing: float = 0.0,
         reduction: str = "mean",
     ):
-        super().__init__()
-        counts = _as_counts(counts)
-        check_counts(counts)
-        check_settings(beta=beta, k=k, gamma=gamma, tau=tau, counts=counts)
-        if not 0 <= _number("label_smoothing", label_smoothing) <= 1:
-            raise ValueError(f"label_smoothing is {label_smoothing}: it must be a number from 0 to 1")
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(f"reduction is {reduction!r}: it must be mean, sum or none")
-        self.register_buffer("counts", counts)
+        super().__init__(counts, label_smoothing, reduction)
+        check_settings(beta=beta, k=k, gamma=gamma, tau=tau, counts=self.counts)
         self.beta, self.k, self.gamma, self.tau = float(beta), float(k), float(gamma), float(tau)
-        self.label_smoothing, self.reduction = float(label_smoothing), reduction
         self.alphas: tuple[float, ...] = ()
 
     def forward(self, v_logits: Logits, z_logits: Logits, targets: Targets) -> Loss:
@@ -94,14 +113,6 @@ class BIBLoss(nn.Module):
         names = ("counts", "k", "tau", "label_smoothing", "reduction")
         return {name: getattr(self, name) for name in names}
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BIBLoss":
-        """Moves the counts, but never rounds them: in half precision a million is infinite."""
-        counts = self.counts
-        super()._apply(fn, recurse)
-        if self.counts.dtype != counts.dtype:
-            self.counts = counts.to(self.counts.device)
-        return self
-
 
 class MBIBLoss(BIBLoss):
     """`mbib` for any training loop: `MBIBLoss(counts, alphas=(0.1, 0.3), beta=1.0)([v1, v2, v3], z, targets)`.
@@ -120,6 +131,154 @@ class MBIBLoss(BIBLoss):
         targets = _checked((*v_logits, z_logits), targets, self.counts)
         own: dict[str, Any] = {"alphas": self.alphas, "beta": self.beta, "gamma": self.gamma}
         return mbib(v_logits, z_logits, targets, **own, **self._options)
+
+
+class LogitLoss(_Criterion):
+    """A loss of one classifier for any training loop: `LDAMLoss(counts)(logits, targets)`.
+
+    Each subclass is a function of `losses` or `rebalancing` with its settings. `counts`, `targets`, `label_smoothing`,
+    `reduction` and what is raised are those of `BIBLoss`; what a subclass cannot take, it says.
+    """
+
+    function: Callable[..., Loss]
+    soft = True  # whether targets may be soft
+
+    def __init__(self, counts: Counts | Sequence[int], settings: Mapping[str, float], **options: Any):
+        super().__init__(counts, **options)
+        self.settings = {name: _number(name, value) for name, value in settings.items()}
+        self.options = {name: getattr(self, name) for name in options}
+        for name in self.settings.keys() & SETTINGS.keys():
+            check_range(name, self.settings[name])
+        check_settings(gamma=self.settings.get("gamma", 0.0), k=self.settings.get("k", 0.0), counts=self.counts)
+
+    def forward(self, logits: Logits, targets: Targets) -> Loss:
+        return self._of(logits, targets)
+
+    def _of(self, logits: Logits, targets: Targets, **progress: float) -> Loss:
+        targets = _checked((logits,), targets, self.counts)
+        if targets.is_floating_point() and not self.soft:
+            raise TypeError(
+                f"{type(self).__name__} takes class numbers alone, int64 [B]: soft targets name no one class"
+            )
+        return self.function(_full(logits), targets, counts=self.counts, **self.settings, **self.options, **progress)
+
+
+class BalancedSoftmaxLoss(LogitLoss):
+    """`losses.balanced_softmax` (Ren et al. 2020); `tau` other than 1 is logit adjustment (Menon et al. 2021)."""
+
+    function = staticmethod(balanced_softmax)
+
+    def __init__(self, counts: Counts | Sequence[int], *, k: float = 0.0, tau: float = 1.0, **options: Any):
+        super().__init__(counts, {"k": k, "tau": tau}, **options)
+
+
+class VSLoss(LogitLoss):
+    """`rebalancing.vector_scaling` (Kini et al. 2021)."""
+
+    function = staticmethod(rebalancing.vector_scaling)
+
+    def __init__(self, counts: Counts | Sequence[int], *, gamma: float = 0.2, tau: float = 1.2, **options: Any):
+        super().__init__(counts, {"gamma": gamma, "tau": tau}, **options)
+
+
+class CDTLoss(LogitLoss):
+    """`rebalancing.vector_scaling` with tau = 0 (Ye et al. 2020)."""
+
+    function = staticmethod(partial(rebalancing.vector_scaling, tau=0.0))
+
+    def __init__(self, counts: Counts | Sequence[int], *, gamma: float = 0.2, **options: Any):
+        super().__init__(counts, {"gamma": gamma}, **options)
+
+
+class ClassBalancedLoss(LogitLoss):
+    """`rebalancing.class_balanced` (Cui et al. 2019). With `deferred` = 0.8 it is DRW: `criterion(logits, targets,
+    progress)`, where `progress` is the share of the epochs that are done."""
+
+    function = staticmethod(rebalancing.class_balanced)
+
+    def __init__(
+        self, counts: Counts | Sequence[int], *, effective: float = 0.9999, deferred: float = 0.0, **options: Any
+    ):
+        super().__init__(counts, {"effective": effective, "deferred": deferred}, **options)
+
+    def forward(self, logits: Logits, targets: Targets, progress: float = 0.0) -> Loss:
+        return self._of(logits, targets, progress=progress)
+
+
+class LDAMLoss(LogitLoss):
+    """`rebalancing.ldam` (Cao et al. 2019) of logits that are `scale` times cosines; `progress` as in
+    `ClassBalancedLoss`. No soft targets: a margin belongs to one class."""
+
+    function = staticmethod(rebalancing.ldam)
+    soft = False
+
+    def __init__(
+        self,
+        counts: Counts | Sequence[int],
+        *,
+        margin: float = 0.5,
+        scale: float = 30.0,
+        effective: float = 0.9999,
+        deferred: float = 0.8,
+        **options: Any,
+    ):
+        settings = {"margin": margin, "scale": scale, "effective": effective, "deferred": deferred}
+        super().__init__(counts, settings, **options)
+
+    def forward(self, logits: Logits, targets: Targets, progress: float = 0.0) -> Loss:
+        return self._of(logits, targets, progress=progress)
+
+
+class FocalLoss(LogitLoss):
+    """`rebalancing.focal` (Lin et al. 2017). Neither soft targets nor smoothing: it asks how sure the network is of one
+    class."""
+
+    function = staticmethod(lambda logits, targets, *, counts, **own: rebalancing.focal(logits, targets, **own))
+    soft = False
+
+    def __init__(self, counts: Counts | Sequence[int], *, focus: float = 1.0, reduction: str = "mean"):
+        super().__init__(counts, {"focus": focus}, reduction=reduction)
+
+
+class ClassBalancedFocalLoss(LogitLoss):
+    """`rebalancing.class_balanced_focal` (Cui et al. 2019). Neither soft targets nor smoothing: the weight is that of
+    one class."""
+
+    function = staticmethod(rebalancing.class_balanced_focal)
+    soft = False
+
+    def __init__(
+        self,
+        counts: Counts | Sequence[int],
+        *,
+        focus: float = 0.5,
+        effective: float = 0.999,
+        reduction: str = "mean",
+    ):
+        super().__init__(counts, {"focus": focus, "effective": effective}, reduction=reduction)
+
+
+class LADELoss(LogitLoss):
+    """`rebalancing.lade` (Hong et al. 2021). Neither soft targets nor smoothing, as it takes means over the images of a
+    class, and no other reduction: its second term is one of the whole batch."""
+
+    function = staticmethod(rebalancing.lade)
+    soft = False
+
+    def __init__(self, counts: Counts | Sequence[int], *, lader: float = 0.1, lader_square: float = 0.01):
+        super().__init__(counts, {"lader": lader, "lader_square": lader_square})
+
+
+class SeesawLoss(LogitLoss):
+    """`rebalancing.seesaw` (Wang et al. 2021). No soft targets: its weights are ratios to one class."""
+
+    function = staticmethod(rebalancing.seesaw)
+    soft = False
+
+    def __init__(
+        self, counts: Counts | Sequence[int], *, mitigation: float = 0.8, compensation: float = 2.0, **options: Any
+    ):
+        super().__init__(counts, {"mitigation": mitigation, "compensation": compensation}, **options)
 
 
 def check_counts(counts: Tensor) -> None:

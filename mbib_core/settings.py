@@ -40,6 +40,11 @@ SETTINGS: dict[str, Setting] = {
     "effective": Setting("beta of the effective number of images, (1 - beta^n) / (1 - beta)", low=0, high=1),
     "norm_power": Setting("tau of tau-normalisation: classifier rows are divided by their norm to this power", low=0),
     "inverse": Setting("tau of SADE: how far its third expert favours the tail", low=0),
+    "tau": Setting("factor of log n in logit adjustment and the VS loss", low=0),
+    "lader": Setting("weight of LADE's regulariser", low=0),
+    "lader_square": Setting("lambda of LADE: weight of the square in its regulariser", low=0),
+    "mitigation": Setting("p of the seesaw loss: how far it spares the rarer classes", low=0),
+    "compensation": Setting("q of the seesaw loss: how far it punishes a wrong answer", low=0),
 }
 
 

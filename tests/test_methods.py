@@ -61,6 +61,21 @@ EXPECTED = {
     "ldam-drw": lambda: rebalancing.ldam(
         V[2], TARGETS, counts=COUNTS, progress=0.0, margin=0.5, deferred=0.8, effective=0.9999
     ),
+    "ldam-drs": lambda: rebalancing.ldam(
+        V[2], TARGETS, counts=COUNTS, progress=0.0, margin=0.5, deferred=0.8, effective=0.9999
+    ),
+    "cb-ce": lambda: F.cross_entropy(V[2], TARGETS, weight=rebalancing.effective_weights(COUNTS, 0.9999)),
+    "cb-focal": lambda: rebalancing.class_balanced_focal(V[2], TARGETS, counts=COUNTS, focus=0.5, effective=0.999),
+    "ce-drw": lambda: F.cross_entropy(V[2], TARGETS),
+    "ce-drs": lambda: F.cross_entropy(V[2], TARGETS),
+    "ce-sqrt": lambda: F.cross_entropy(V[2], TARGETS),
+    "ce-progressive": lambda: F.cross_entropy(V[2], TARGETS),
+    "logit-adjustment": lambda: balanced(V[2], 0.0),
+    "cdt": lambda: F.cross_entropy(V[2] / losses.class_temperatures(COUNTS, 0.1), TARGETS),
+    "vs": lambda: balanced(V[2] / losses.class_temperatures(COUNTS, 0.1), 0.0, 1.2),
+    "lade": lambda: rebalancing.lade(V[2], TARGETS, counts=COUNTS, lader=0.1, lader_square=0.01),
+    "seesaw": lambda: rebalancing.seesaw(V[2], TARGETS, counts=COUNTS, mitigation=0.8, compensation=2.0),
+    "wcdas": lambda: F.cross_entropy(V[2], TARGETS),
     "crt": lambda: F.cross_entropy(V[2], TARGETS),
     "tau-norm": lambda: F.cross_entropy(V[2], TARGETS),
     "sade": lambda: rebalancing.sade(V, TARGETS, counts=COUNTS, inverse=2.0),
@@ -109,7 +124,7 @@ def test_frozen_settings_are_those_of_their_data_set_and_leave_alone_what_a_vari
     own = {"alphas": (0.2, 0.4), "beta": 3.0, "k": 0.7, "gamma": 0.3}
     monkeypatch.setattr(methods, "CHOSEN", {"cifar100-lt": own})
     fixed = {"bsce": {"k": 0.0}, "mbib-beta0": {"beta": 0.0}, "mbib-consistent": {"k": 0.5}}
-    fixed |= {"mbib-x": {"alphas": shared_alphas(4)}}
+    fixed |= {"mbib-x": {"alphas": shared_alphas(4)}, "cdt": {"gamma": 0.2}, "vs": {"gamma": 0.2}}
     for name, method in METHODS.items():
         usual = method_of(settle(Settings(method=name, data="glyphs-lt")))
         assert usual.own == method.own, "no other data set is touched"

@@ -23,9 +23,9 @@ class Stage:
     """One optimizer with one learning-rate schedule; what changes within a schedule is a function of `progress`.
 
     `loss(outputs, targets, *, counts, progress, **own)` is a scalar in nats. `q` says which images an epoch has: 1 each
-    once, else as many draws in which class i has the share n_i^q (0: every class equally often; Kang et al. 2020); it
-    may be a function of `progress`. `second` puts another batch beside each, as `batch.second`: "view" is the same
-    images cropped and mirrored anew, a number another stream with that q.
+    once, else as many draws in which class i has the share n_i^q (0: every class equally often; Kang et al. 2020) or a
+    mixture of such shares, {q: part}; it may be a function of `progress`. `second` puts another batch beside each, as
+    `batch.second`: "view" is the same images cropped and mirrored anew, a number another stream with that q.
 
     `trains` are prefixes of parameter names, the network's as they are in it and the learner's own; what is not trained
     stands still, its batch norm too (`statistics_move` lets its running statistics follow the images). `rates` are
@@ -36,7 +36,7 @@ class Stage:
     """
 
     loss: Loss
-    q: float | Callable[[float], float] = 1.0
+    q: float | Mapping[float, float] | Callable[[float], float | Mapping[float, float]] = 1.0
     second: float | str | None = None
     trains: tuple[str, ...] = ("",)
     statistics_move: bool = False

@@ -1,5 +1,7 @@
 """Classifiers other than a linear layer."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -24,3 +26,21 @@ class Cosine(nn.Module):
 
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
         return self.scale * F.linear(F.normalize(x), F.normalize(self.weight))
+
+
+class WrappedCauchy(Cosine):
+    """Logits s (1 - G_c^2) / (1 + G_c^2 - 2 G_c cos(w_c, x)) / (2 pi): s times the density of a wrapped Cauchy
+    distribution of the angle to each class's direction w_c (WCDAS, Han 2023).
+
+    The concentrations G = sigmoid(g) and the scale s = softplus(s_0) + 1 are learned, from g = 0 and s_0 = 0 (the
+    values for CIFAR).
+    """
+
+    def __init__(self, features: int, classes: int):
+        super().__init__(features, classes, scale=1.0)
+        self.g = nn.Parameter(torch.zeros(classes))
+        self.s_0 = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
+        g, s = self.g.sigmoid(), F.softplus(self.s_0) + 1
+        return s / (2 * math.pi) * (1 - g**2) / (1 + g**2 - 2 * g * super().forward(x))
