@@ -40,6 +40,8 @@ SETTINGS: dict[str, Setting] = {
     "effective": Setting("beta of the effective number of images, (1 - beta^n) / (1 - beta)", low=0, high=1),
     "norm_power": Setting("tau of tau-normalisation: classifier rows are divided by their norm to this power", low=0),
     "inverse": Setting("tau of SADE: how far its third expert favours the tail", low=0),
+    "diversity": Setting("how far RIDE drives its experts apart, its -lambda", low=0),
+    "tempering": Setting("eta of RIDE: how far its class temperatures follow the counts", low=0, high=1),
 }
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mbib_core import losses, methods, rebalancing
+from mbib_core import losses, methods, mixtures, rebalancing
 from mbib_core.methods import METHODS, method_of, settle, shared_alphas
 from mbib_core.networks import Outputs
 from mbib_core.schedules import SCHEDULES
@@ -41,6 +41,12 @@ def mixture(k: float, tau: float, beta: float, gamma: float) -> Tensor:
     return 0.1 * own[0] + 0.3 * own[1] + 0.6 * own[2]
 
 
+def ride() -> Tensor:
+    """Before LDAM's weights and RIDE's temperatures come."""
+    own = {"counts": COUNTS, "progress": 0.0, "margin": 0.5, "deferred": 0.8, "effective": 0.9999}
+    return sum(rebalancing.ldam(v, TARGETS, **own) - 0.45 * kl(sum(V) / 3, v, 0.0) for v in V)
+
+
 EXPECTED = {
     "ce": lambda: F.cross_entropy(V[2], TARGETS),
     "bsce": lambda: balanced(V[2], 0.4),
@@ -63,9 +69,12 @@ EXPECTED = {
     ),
     "crt": lambda: F.cross_entropy(V[2], TARGETS),
     "tau-norm": lambda: F.cross_entropy(V[2], TARGETS),
-    "sade": lambda: rebalancing.sade(V, TARGETS, counts=COUNTS, inverse=2.0),
+    "sade": lambda: mixtures.sade(V, TARGETS, counts=COUNTS, inverse=2.0),
     "se-mbib": lambda: losses.se_mbib(V, Z, TARGETS, k=0.4, **OWN),
     "all-mbib": lambda: losses.all_mbib(V, Z, TARGETS, k=0.4, **OWN),
+    "ride-2": lambda: ride(),
+    "ride-3": lambda: ride(),
+    "ride-4": lambda: ride(),
 }
 
 

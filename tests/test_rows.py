@@ -29,9 +29,10 @@ from mbib_core.evaluation import features_of
 from mbib_core.learners import Learner
 from mbib_core.methods import METHODS, method_of, settle
 from mbib_core.methods.staged import normalise
+from mbib_core.mixtures import sade
 from mbib_core.networks import Network, multiply_adds
 from mbib_core.networks.heads import Cosine
-from mbib_core.rebalancing import effective_weights, focal, ldam, sade
+from mbib_core.rebalancing import effective_weights, focal, ldam
 from mbib_core.runs import make
 from mbib_core.schedules import OVERRIDES, SCHEDULES, Schedule, schedule_of
 from mbib_core.settings import Settings, describe, run_id
