@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from mbib_core.losses import Counts, Logits, self_distillation
+from mbib_core.losses import Counts, Logits, _mixture, self_distillation
 from mbib_core.rebalancing import Scalar, Targets, ldam
 
 
@@ -23,7 +23,7 @@ def ride(
     deferred: float,
     **margins: Any,
 ) -> Scalar:
-    """RIDE (Wang et al. 2021): sum_k { LDAM-DRW(z_k) - diversity Tbar^2 KL( sg[softmax(zbar / T)], softmax(z_k / T) ) }.
+    """RIDE (Wang et al. 2021): sum_k { LDAM-DRW(z_k) - diversity Tbar^2 KL(sg[softmax(zbar / T)], softmax(z_k / T)) }.
 
     z_k are the experts' logits, zbar their mean, T `ride_temperatures` and Tbar their mean; T = 1 until `progress`
     reaches `deferred`. `margins` are `rebalancing.ldam`'s margin, effective and scale.
@@ -59,3 +59,27 @@ def sade_shifts(counts: Counts, inverse: float) -> Float[Tensor, "3 c"]:
     order = log_share.argsort(stable=True)
     reversed_share = torch.empty_like(log_share).index_copy_(0, order, log_share[order.flip(0)])
     return torch.stack([torch.zeros_like(log_share), log_share, log_share - inverse * reversed_share])
+
+
+def sade_mbib(
+    v_logits: Sequence[Sequence[Logits]],
+    z_logits: Sequence[Logits],
+    targets: Targets,
+    *,
+    counts: Counts,
+    alphas: Sequence[float],
+    beta: float,
+    inverse: float,
+) -> Scalar:
+    """SADE with an MBIB in each expert (appendix G): `losses.mbib` with SADE's shift d_k in place of log n.
+
+    sum_k sum_i alpha_i { CE(v_ki + d_k) + CE(z_k + d_k) + beta KL(sg[softmax v_ki], softmax z_k) }, d_k the rows of
+    `sade_shifts`. The appendix has no formula: this one is inferred. `v_logits[k]` are expert k's, shallow to deep.
+    """
+    shifts = sade_shifts(counts.to(z_logits[0].dtype), inverse)
+    terms = []
+    for v, z, shift in zip(v_logits, z_logits, shifts, strict=True):
+        l_z = F.cross_entropy(z + shift, targets)
+        own = [F.cross_entropy(v_i + shift, targets) + l_z + beta * self_distillation(v_i, z) for v_i in v]
+        terms.append(_mixture(own, alphas))
+    return torch.stack(terms).sum()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from mbib_core.methods import METHODS
-from mbib_core.mixtures import ride, ride_temperatures, sade_shifts
+from mbib_core.mixtures import ride, ride_temperatures, sade_mbib, sade_shifts
 from mbib_core.rebalancing import ldam
 
 # The inputs on which the published modules, or their lines, were computed once in float64.
@@ -81,7 +81,28 @@ def test_no_gradient_reaches_rides_mean_answer() -> None:
         torch.testing.assert_close(f.grad - plain, (p - f.detach().softmax(1)) / 8)
 
 
-PARAMETERS = {"ride-2": 530_512, "ride-3": 783_856, "ride-4": 1_037_200}
+def test_sade_with_a_bottleneck_in_each_expert_agrees_with_a_naive_loop_and_a_number() -> None:
+    own = {"counts": N.flip(0), "alphas": (0.1, 0.3), "beta": 1.5, "inverse": 2.0}  # in another order
+    v, z = [Z, Z[::-1], [Z[1], Z[2], Z[0]]], [(Z[0] + Z[2]) / 2, Z[1], Z[0]]
+    n, total = N.flip(0).tolist(), 0.0
+    rare = dict(zip(sorted(n), sorted(n, reverse=True), strict=True))
+    for k in range(3):
+        d = [[0, math.log(i / 198), math.log(i / 198) - 2 * math.log(rare[i] / 198)][k] for i in n]
+        for alpha, teacher in zip((0.1, 0.3, 0.6), v[k], strict=True):
+            for b, label in enumerate(Y.tolist()):
+                a, c = teacher[b].tolist(), z[k][b].tolist()
+                p, q = softmax(a), softmax(c)
+                own_loss = -sum(math.log(softmax([f + s for f, s in zip(g, d, strict=True)])[label]) for g in (a, c))
+                kl = math.fsum(p[i] * math.log(p[i] / q[i]) for i in range(5))
+                total += alpha * (own_loss + 1.5 * kl) / 8
+    assert float(sade_mbib(v, z, Y, **own)) == pytest.approx(total, rel=1e-6)
+    level = torch.zeros(8, 5, dtype=torch.float64)
+    third = sade_mbib([[level] * 3, [level] * 3, Z], [level, level, z[0]], Y, **(own | {"counts": N}))
+    level_ones = 2 * math.log(5) - 2 * float((N / N.sum()).double().log()[Y].mean())
+    assert float(third) - level_ones == pytest.approx(14.20130848, abs=1e-6)
+
+
+PARAMETERS = {"ride-2": 530_512, "ride-3": 783_856, "ride-4": 1_037_200, "sade-mbib": 818_128}
 
 
 @pytest.mark.parametrize("method", list(PARAMETERS))

@@ -72,6 +72,9 @@ EXPECTED = {
     "sade": lambda: mixtures.sade(V, TARGETS, counts=COUNTS, inverse=2.0),
     "se-mbib": lambda: losses.se_mbib(V, Z, TARGETS, k=0.4, **OWN),
     "all-mbib": lambda: losses.all_mbib(V, Z, TARGETS, k=0.4, **OWN),
+    "sade-mbib": lambda: mixtures.sade_mbib(
+        [V] * 3, [Z] * 3, TARGETS, counts=COUNTS, alphas=(0.1, 0.3), beta=2.0, inverse=2.0
+    ),
     "ride-2": lambda: ride(),
     "ride-3": lambda: ride(),
     "ride-4": lambda: ride(),
@@ -92,6 +95,7 @@ def test_a_method_has_the_loss_that_it_is_named_after(name: str) -> None:
         asked |= {"alphas": (0.1, 0.3), "taps": 3}
     settings = settle(Settings(data="cifar100-lt", method=name, **asked))
     o = outputs(3) if method.parts.with_z else Outputs(V, V, None, None)
+    o = o._replace(experts=(o,) * method.parts.experts)
     found = method_of(settings).loss(o, TARGETS, COUNTS)
     assert float(found) == pytest.approx(float(EXPECTED[name]()), rel=1e-6)
 

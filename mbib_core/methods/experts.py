@@ -5,7 +5,8 @@ recipes. Their networks pool, normalise and classify as the published ones do.
 """
 
 from mbib_core import mixtures
-from mbib_core.methods.method import Method, Stage, on_experts
+from mbib_core.methods.method import Method, Stage, on_bottlenecks, on_experts
+from mbib_core.methods.paper import START
 from mbib_core.networks import Network
 from mbib_core.settings import Value
 
@@ -25,6 +26,9 @@ def _ride(n: int) -> Method:
     )
 
 
+START_OF_MBIB = {name: START[name] for name in ("alphas", "beta")}
+THREE_BOTTLENECKS = Network(taps=3, head="cosine", experts=3)
+
 EXPERTS: dict[str, Method] = {
     # Without the rotated images of the official recipe, and answering with the plain mean of the experts' logits: the
     # weights that it can learn on unlabelled test images are left out.
@@ -39,4 +43,15 @@ EXPERTS: dict[str, Method] = {
     "ride-2": _ride(2),
     "ride-3": _ride(3),
     "ride-4": _ride(4),
+    # "Incorporating MBIB into each expert" is all that appendix G says. Inferred: an expert observes the shared first
+    # stage and its own two, each with batch norm and a cosine head of its own; no class weights, no temperatures.
+    "sade-mbib": Method(
+        "SADE + MBIB",
+        (Stage(on_bottlenecks(mixtures.sade_mbib)),),
+        THREE_BOTTLENECKS,
+        {**START_OF_MBIB, "inverse": 2.0},
+        shared=("alphas", "beta"),
+        source="the paper, appendix G",
+        about="SADE's experts, each a mixture of bottlenecks with a z of its own, under SADE's shifts of the logits.",
+    ),
 }

@@ -21,8 +21,9 @@ class Network:
     """What a network consists of, as plain values: a weights file keeps them, so that no table is needed to build it.
 
     A CIFAR ResNet of `depth`, observed `taps` times at even distances; with `picture` the first observation is the
-    image itself. `with_v` and `with_z` say which classifiers there are, `head` of which kind those of v are. With
-    `experts` there are as many ends of the network, each with a classifier, and no z.
+    image itself. `with_v` and `with_z` say which classifiers there are, `head` of which kind they are. With `experts`
+    there are as many ends of the network, each with a classifier; or each a bottleneck of three observations, if
+    `with_z`.
     """
 
     depth: int = 32
@@ -45,7 +46,9 @@ class Network:
         torch.set_default_dtype(torch.float32)
         try:
             if self.experts:
-                return Experts(self.depth, classes, self.experts, head=head, mean=mean, std=std)
+                return Experts(
+                    self.depth, classes, self.experts, head=head, bottlenecks=self.with_z, mean=mean, std=std
+                )
             taps = even_taps(self.depth, self.taps - self.picture)
             backbone = ResNet(self.depth, (0, *taps) if self.picture else taps)
             return Bottleneck(backbone, classes, with_v=self.with_v, with_z=self.with_z, head=head, mean=mean, std=std)

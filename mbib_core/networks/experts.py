@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from mbib_core.networks.bottleneck import Normalising, Outputs
+from mbib_core.networks.bottleneck import Bottleneck, Normalising, Outputs
 from mbib_core.networks.resnet import ResNet, stages
 
 WIDTHS = 24, 48  # channels of the stages that an expert has of its own
@@ -26,11 +26,31 @@ class Expert(nn.Module):
             return Outputs((v,), (self.classifier(v),), None, None)
 
 
+class OwnStages(nn.Module):
+    """Stages 2 and 3 of an expert; returns what it is given and the maps after both, all that it can be observed at."""
+
+    channels = 16, *WIDTHS
+
+    def __init__(self, depth: int):
+        super().__init__()
+        self.stages = nn.ModuleList(
+            nn.Sequential(*stages(depth, a, (b,))) for a, b in zip(self.channels, WIDTHS, strict=False)
+        )
+
+    def forward(self, x: Float[Tensor, "b 16 h w"]) -> tuple[Float[Tensor, "b _c _h _w"], ...]:
+        maps = [x]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        return tuple(maps)
+
+
 class Experts(Normalising):
     """`n` experts that share a CIFAR ResNet's stem and first stage. Takes uint8 images, as `Bottleneck` does.
 
-    `Outputs.experts` has the answer of each; `v_logits` and `observations` have theirs in the same order. On ResNet-32
-    and 100 classes with cosine heads: 783,856 parameters for three experts, 1,037,200 for four.
+    `Outputs.experts` has the answer of each; `v_logits` and `observations` have their deepest ones in the same order.
+    With `bottlenecks` each expert is a `Bottleneck`, with observations after all three stages and a z of its own. On
+    ResNet-32 and 100 classes with cosine heads: 783,856 parameters for three experts, 1,037,200 for four, 818,128 for
+    three bottlenecks.
     """
 
     def __init__(
@@ -40,12 +60,16 @@ class Experts(Normalising):
         n: int,
         *,
         head: Callable[[int, int], nn.Module],
+        bottlenecks: bool = False,
         mean: Sequence[float] | Tensor = (127.5, 127.5, 127.5),
         std: Sequence[float] | Tensor = (64.0, 64.0, 64.0),
     ):
         super().__init__(mean, std)
         self.trunk = ResNet(depth, ((depth - 2) // 6,))
-        self.experts = nn.ModuleList(Expert(depth, classes, head) for _ in range(n))
+        self.experts = nn.ModuleList(
+            Bottleneck(OwnStages(depth), classes, head=head, mean=None) if bottlenecks else Expert(depth, classes, head)
+            for _ in range(n)
+        )
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
