@@ -28,11 +28,17 @@ def ride(
     z_k are the experts' logits, zbar their mean, T `ride_temperatures` and Tbar their mean; T = 1 until `progress`
     reaches `deferred`. `margins` are `rebalancing.ldam`'s margin, effective and scale.
     """
-    together = torch.stack(list(logits)).mean(0)
-    temperature = ride_temperatures(counts.to(together.dtype), tempering if progress >= deferred else 0.0)
     own = [ldam(f, targets, counts=counts, progress=progress, deferred=deferred, **margins) for f in logits]
-    apart = [temperature.mean() ** 2 * self_distillation(together, f, temperature=temperature) for f in logits]
-    return torch.stack(own).sum() - diversity * torch.stack(apart).sum()
+    apart = _disagreement(logits, counts, tempering if progress >= deferred else 0.0)
+    return torch.stack(own).sum() - diversity * apart
+
+
+def _disagreement(logits: Sequence[Logits], counts: Counts, tempering: float) -> Scalar:
+    """RIDE's sum_k Tbar^2 KL(sg[softmax(zbar / T)], softmax(z_k / T))."""
+    together = torch.stack(list(logits)).mean(0)
+    temperature = ride_temperatures(counts.to(together.dtype), tempering)
+    apart = torch.stack([self_distillation(together, f, temperature=temperature) for f in logits]).sum()
+    return temperature.mean() ** 2 * apart
 
 
 def ride_temperatures(counts: Counts, tempering: float) -> Float[Tensor, " c"]:
@@ -83,3 +89,55 @@ def sade_mbib(
         own = [F.cross_entropy(v_i + shift, targets) + l_z + beta * self_distillation(v_i, z) for v_i in v]
         terms.append(_mixture(own, alphas))
     return torch.stack(terms).sum()
+
+
+def ride_mbib(
+    v_logits: Sequence[Sequence[Logits]],
+    z_logits: Sequence[Logits],
+    targets: Targets,
+    *,
+    counts: Counts,
+    progress: float,
+    alphas: Sequence[float],
+    beta: float,
+    diversity: float,
+    tempering: float,
+    deferred: float,
+    **margins: Any,
+) -> Scalar:
+    """RIDE with an MBIB in each expert, which no paper has: `losses.mbib` with LDAM-DRW in place of balanced softmax.
+
+    sum_k sum_i alpha_i { LDAM(v_ki) + LDAM(z_k) + beta KL(sg[softmax v_ki], softmax z_k) }, less RIDE's diversity of
+    the experts' answers (v_k + z_k) / 2, v_k the deepest. Other arguments as in `ride`; `v_logits` as in `sade_mbib`.
+    """
+    own = {"counts": counts, "progress": progress, "deferred": deferred, **margins}
+    terms = []
+    for v, z in zip(v_logits, z_logits, strict=True):
+        l_z = ldam(z, targets, **own)
+        terms.append(_mixture([ldam(f, targets, **own) + l_z + beta * self_distillation(f, z) for f in v], alphas))
+    answers = [(v[-1] + z) / 2 for v, z in zip(v_logits, z_logits, strict=True)]
+    apart = _disagreement(answers, counts, tempering if progress >= deferred else 0.0)
+    return torch.stack(terms).sum() - diversity * apart
+
+
+def reslt(
+    logits: Sequence[Logits],
+    targets: Targets,
+    *,
+    counts: Counts,
+    medium_from: float,
+    tail_from: float,
+    residual: float,
+) -> Scalar:
+    """ResLT (Cui et al. 2022): residual I + (1 - residual) CE(z_H + z_M + z_T).
+
+    I is a mean over rows and branches: z_H counts for all images, z_M for those of the medium and the tail group, z_T
+    for those of the tail. With the classes ordered by their counts, most frequent first, the groups begin at the shares
+    `medium_from` and `tail_from` of them (rounded).
+    """
+    rank = counts.argsort(descending=True, stable=True).argsort()
+    starts = 0, round(medium_from * len(counts)), round(tail_from * len(counts))
+    counted = torch.stack([(rank >= start)[targets] for start in starts]).to(logits[0].dtype)
+    nats = torch.stack([F.cross_entropy(f, targets, reduction="none") for f in logits])
+    together = F.cross_entropy(torch.stack(list(logits)).sum(0), targets)
+    return residual * (counted * nats).sum() / counted.sum() + (1 - residual) * together

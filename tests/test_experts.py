@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from mbib_core.batches import Batch, draw
 from mbib_core.methods import METHODS
-from mbib_core.mixtures import ride, ride_temperatures, sade_mbib, sade_shifts
+from mbib_core.methods.experts import Bilateral
+from mbib_core.mixtures import reslt, ride, ride_mbib, ride_temperatures, sade_mbib, sade_shifts
+from mbib_core.networks import Outputs
 from mbib_core.rebalancing import ldam
 
 # The inputs on which the published modules, or their lines, were computed once in float64.
@@ -102,7 +105,78 @@ def test_sade_with_a_bottleneck_in_each_expert_agrees_with_a_naive_loop_and_a_nu
     assert float(third) - level_ones == pytest.approx(14.20130848, abs=1e-6)
 
 
-PARAMETERS = {"ride-2": 530_512, "ride-3": 783_856, "ride-4": 1_037_200, "sade-mbib": 818_128}
+def test_ride_with_bottlenecks_is_ride_where_all_classifiers_agree_and_tells_them_apart_otherwise() -> None:
+    own = {"counts": N, "progress": 0.9, "tempering": 0.05, **LDAM}
+    same = ride_mbib([[f] * 3 for f in Z], Z, Y, alphas=(0.1, 0.3), beta=2.0, diversity=0.0, **own)
+    assert float(same) == pytest.approx(2 * float(ride(Z, Y, diversity=0.0, **own)))
+    a, b, c = Z
+    found = ride_mbib([[a, b], [b, c]], [c, a], Y, alphas=(0.25,), beta=2.0, diversity=0.3, **own)
+    margins = {f: float(ldam(f, Y, counts=N, progress=0.9, **LDAM)) for f in Z}
+    expected = 0.25 * margins[a] + 0.75 * margins[b] + margins[c] + 0.25 * margins[b] + 0.75 * margins[c] + margins[a]
+    for teacher, student, share in ((a, c, 0.25), (b, c, 0.75), (b, a, 0.25), (c, a, 0.75)):
+        p = teacher.softmax(1)
+        expected += 2 * share * float((p * (p / student.softmax(1)).log()).sum()) / 8
+    answers = [(b + c) / 2, (c + a) / 2]
+    expected += float(ride(answers, Y, diversity=0.3, **own) - ride(answers, Y, diversity=0.0, **own))
+    assert float(found) == pytest.approx(expected)
+
+
+def test_reslt_has_the_number_of_its_authors_lines_whatever_the_order_of_the_classes() -> None:
+    own = {"medium_from": 0.4, "tail_from": 0.6, "residual": 0.9}  # from class 2 and from class 3
+    assert float(reslt(Z, Y, counts=N, **own)) == pytest.approx(2.51693421, abs=1e-6)
+    order = torch.tensor([3, 0, 4, 2, 1])
+    moved = reslt([f[:, order] for f in Z], order.argsort()[Y], counts=N[order], **own)
+    assert float(moved) == pytest.approx(2.51693421, abs=1e-6)
+
+
+class Given(torch.nn.Module):
+    """A network whose two branches have the features above, whatever they see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = torch.nn.Linear(12, 5).double()
+        self.classifier.weight.data, self.classifier.bias.data = torch.cat([W1, W2], 1), B
+
+    def forward(self, x: torch.Tensor) -> Outputs:
+        assert x.flatten().tolist() == [*range(8), *range(10, 18)], "the first batch, then the second"
+        return Outputs((torch.cat([F1, F2], 1),), (), None, None)
+
+
+def test_bbn_has_the_number_of_its_authors_lines() -> None:
+    first, second = (torch.arange(start, start + 8).view(8, 1, 1, 1) for start in (0, 10))
+    batch = Batch(first, Y, Batch(second, OTHER))
+    loss = Bilateral(Given(), N)(batch, METHODS["bbn"].stages[0].loss, 0.5)  # a = 1 - 0.5^2
+    assert float(loss.detach()) == pytest.approx(3.43676046, abs=1e-6)
+
+
+def test_in_training_each_branch_of_bbn_sees_its_own_batch_and_else_every_image_goes_through_both() -> None:
+    network = METHODS["bbn"].network(3, depth=8)
+    x = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8)
+    swapped = network(torch.cat([x[:3], x[3:].flip(0)])).observations[-1]
+    plain = network(x).observations[-1]
+    torch.testing.assert_close(plain[:, :64], swapped[:, :64])
+    torch.testing.assert_close(plain[:, 64:], swapped[:, 64:].flip(0))
+    whole = network.eval()(x).observations[-1]
+    assert whole.shape == (6, 128)
+    torch.testing.assert_close(whole[:1], network(x[:1]).observations[-1])
+
+
+def test_the_second_batch_of_bbn_has_each_class_by_the_inverse_of_its_count() -> None:
+    labels = torch.arange(3).repeat_interleave(torch.tensor([60, 30, 10]))
+    rows = torch.cat([draw(labels, seed=0, epoch=e, q=METHODS["bbn"].stages[0].second).rows for e in range(400)])
+    share = labels[rows].bincount() / len(rows)
+    assert values(share) == pytest.approx([1 / 9, 2 / 9, 6 / 9], abs=0.01)  # 60^-1 : 30^-1 : 10^-1 = 1 : 2 : 6
+
+
+PARAMETERS = {
+    "ride-2": 530_512,
+    "ride-3": 783_856,
+    "ride-4": 1_037_200,
+    "sade-mbib": 818_128,
+    "ride-mbib": 818_128,
+    "reslt": 470_388,
+    "bbn": 550_388,
+}
 
 
 @pytest.mark.parametrize("method", list(PARAMETERS))

@@ -41,6 +41,10 @@ def mixture(k: float, tau: float, beta: float, gamma: float) -> Tensor:
     return 0.1 * own[0] + 0.3 * own[1] + 0.6 * own[2]
 
 
+OF_RIDE = {"margin": 0.5, "deferred": 0.8, "effective": 0.9999, "diversity": 0.45, "tempering": 0.05}
+OF_RIDE_MBIB = OF_RIDE | {"alphas": (0.1, 0.3), "beta": 2.0}
+
+
 def ride() -> Tensor:
     """Before LDAM's weights and RIDE's temperatures come."""
     own = {"counts": COUNTS, "progress": 0.0, "margin": 0.5, "deferred": 0.8, "effective": 0.9999}
@@ -75,6 +79,9 @@ EXPECTED = {
     "sade-mbib": lambda: mixtures.sade_mbib(
         [V] * 3, [Z] * 3, TARGETS, counts=COUNTS, alphas=(0.1, 0.3), beta=2.0, inverse=2.0
     ),
+    "ride-mbib": lambda: mixtures.ride_mbib([V] * 3, [Z] * 3, TARGETS, counts=COUNTS, progress=0.0, **OF_RIDE_MBIB),
+    "reslt": lambda: mixtures.reslt(V, TARGETS, counts=COUNTS, medium_from=0.35, tail_from=0.7, residual=0.995),
+    "bbn": lambda: F.cross_entropy(V[2], TARGETS),
     "ride-2": lambda: ride(),
     "ride-3": lambda: ride(),
     "ride-4": lambda: ride(),

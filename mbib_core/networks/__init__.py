@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mbib_core.networks.bottleneck import Bottleneck, Outputs, default_prediction, predictions
-from mbib_core.networks.experts import Experts
+from mbib_core.networks.experts import Branches, Experts, Norms
 from mbib_core.networks.heads import Cosine
 from mbib_core.networks.resnet import ResNet, even_taps, multiply_adds
 
@@ -22,8 +24,8 @@ class Network:
 
     A CIFAR ResNet of `depth`, observed `taps` times at even distances; with `picture` the first observation is the
     image itself. `with_v` and `with_z` say which classifiers there are, `head` of which kind they are. With `experts`
-    there are as many ends of the network, each with a classifier; or each a bottleneck of three observations, if
-    `with_z`.
+    there are as many ends of the network: each with `private` "stages" and a classifier, or a bottleneck of three
+    observations, if `with_z`; each with a "norm" of its own; or each with a "block".
     """
 
     depth: int = 32
@@ -33,6 +35,7 @@ class Network:
     with_z: bool = True
     head: str = "linear"
     experts: int = 0
+    private: str = "stages"
 
     def build(
         self,
@@ -46,9 +49,10 @@ class Network:
         torch.set_default_dtype(torch.float32)
         try:
             if self.experts:
-                return Experts(
-                    self.depth, classes, self.experts, head=head, bottlenecks=self.with_z, mean=mean, std=std
+                ends: Any = {"norm": Norms, "block": Branches}.get(
+                    self.private, partial(Experts, bottlenecks=self.with_z)
                 )
+                return ends(self.depth, classes, self.experts, head=head, mean=mean, std=std)
             taps = even_taps(self.depth, self.taps - self.picture)
             backbone = ResNet(self.depth, (0, *taps) if self.picture else taps)
             return Bottleneck(backbone, classes, with_v=self.with_v, with_z=self.with_z, head=head, mean=mean, std=std)
