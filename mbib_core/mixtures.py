@@ -1,7 +1,6 @@
 """Losses of several answers of one network: of its experts or branches, each with logits [B, C], in nats."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,15 +19,17 @@ def ride(
     progress: float,
     diversity: float,
     tempering: float,
+    margin: float,
     deferred: float,
-    **margins: Any,
+    effective: float,
 ) -> Scalar:
     """RIDE (Wang et al. 2021): sum_k { LDAM-DRW(z_k) - diversity Tbar^2 KL(sg[softmax(zbar / T)], softmax(z_k / T)) }.
 
     z_k are the experts' logits, zbar their mean, T `ride_temperatures` and Tbar their mean; T = 1 until `progress`
-    reaches `deferred`. `margins` are `rebalancing.ldam`'s margin, effective and scale.
+    reaches `deferred`. `margin` and `effective` are those of `rebalancing.ldam`.
     """
-    own = [ldam(f, targets, counts=counts, progress=progress, deferred=deferred, **margins) for f in logits]
+    of_ldam = {"margin": margin, "deferred": deferred, "effective": effective}
+    own = [ldam(f, targets, counts=counts, progress=progress, **of_ldam) for f in logits]
     apart = _disagreement(logits, counts, tempering if progress >= deferred else 0.0)
     return torch.stack(own).sum() - diversity * apart
 
@@ -45,6 +46,16 @@ def ride_temperatures(counts: Counts, tempering: float) -> Float[Tensor, " c"]:
     """T_i = u_i / max u, u_i = tempering C pi_i + 1 - tempering, pi_i the share of class i: 1 for the largest class."""
     u = 1 + tempering * (counts / counts.sum() * len(counts) - 1)
     return u / u.max()
+
+
+def routing(go_on: Float[Tensor, "b k"], logits: Sequence[Logits], targets: Targets, *, urgency: float) -> Scalar:
+    """RIDE's second stage: the mean over routers of the binary cross-entropy of `go_on`, logits after all experts but
+    the last. The target is 1, `urgency` times as heavy, where the experts so far are wrong together and some longer
+    row of them is right."""
+    right = torch.stack(list(logits)).cumsum(0).argmax(2) == targets
+    later = torch.stack([right[i:].any(0) for i in range(1, len(logits))])
+    wanted = (~right[:-1] & later).T.to(go_on.dtype)
+    return F.binary_cross_entropy_with_logits(go_on, wanted, pos_weight=go_on.new_tensor(urgency))
 
 
 def sade(logits: Sequence[Logits], targets: Targets, *, counts: Counts, inverse: float) -> Scalar:
@@ -102,19 +113,23 @@ def ride_mbib(
     beta: float,
     diversity: float,
     tempering: float,
+    margin: float,
     deferred: float,
-    **margins: Any,
+    effective: float,
 ) -> Scalar:
     """RIDE with an MBIB in each expert, which no paper has: `losses.mbib` with LDAM-DRW in place of balanced softmax.
 
     sum_k sum_i alpha_i { LDAM(v_ki) + LDAM(z_k) + beta KL(sg[softmax v_ki], softmax z_k) }, less RIDE's diversity of
     the experts' answers (v_k + z_k) / 2, v_k the deepest. Other arguments as in `ride`; `v_logits` as in `sade_mbib`.
     """
-    own = {"counts": counts, "progress": progress, "deferred": deferred, **margins}
+
+    def balanced(f: Logits) -> Scalar:
+        return ldam(f, targets, counts=counts, progress=progress, margin=margin, deferred=deferred, effective=effective)
+
     terms = []
     for v, z in zip(v_logits, z_logits, strict=True):
-        l_z = ldam(z, targets, **own)
-        terms.append(_mixture([ldam(f, targets, **own) + l_z + beta * self_distillation(f, z) for f in v], alphas))
+        l_z = balanced(z)
+        terms.append(_mixture([balanced(f) + l_z + beta * self_distillation(f, z) for f in v], alphas))
     answers = [(v[-1] + z) / 2 for v, z in zip(v_logits, z_logits, strict=True)]
     apart = _disagreement(answers, counts, tempering if progress >= deferred else 0.0)
     return torch.stack(terms).sum() - diversity * apart

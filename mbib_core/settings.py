@@ -41,6 +41,7 @@ SETTINGS: dict[str, Setting] = {
     "norm_power": Setting("tau of tau-normalisation: classifier rows are divided by their norm to this power", low=0),
     "inverse": Setting("tau of SADE: how far its third expert favours the tail", low=0),
     "diversity": Setting("how far RIDE drives its experts apart, its -lambda", low=0),
+    "urgency": Setting("how heavy an image counts for RIDE's routers that a later expert would put right", low=0),
     "medium_from": Setting(
         "share of the classes, by falling counts, at which ResLT's medium group begins", low=0, high=1
     ),

@@ -1,21 +1,26 @@
 """Methods of several experts or branches: their networks, their losses, and how they answer."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import softmax
+from conftest import coloured, softmax
 from hypothesis import given
 from hypothesis import strategies as st
+from test_rows import SHORT, run
 from torch.nn import functional as F
 
 from mbib_core.batches import Batch, draw
 from mbib_core.methods import METHODS
 from mbib_core.methods.experts import Bilateral
-from mbib_core.mixtures import reslt, ride, ride_mbib, ride_temperatures, sade_mbib, sade_shifts
-from mbib_core.networks import Outputs
+from mbib_core.mixtures import reslt, ride, ride_mbib, ride_temperatures, routing, sade_mbib, sade_shifts
+from mbib_core.networks import Network, Outputs, multiply_adds, predictions
+from mbib_core.networks.experts import Router
 from mbib_core.rebalancing import ldam
+from mbib_core.runs import make
 
 # The inputs on which the published modules, or their lines, were computed once in float64.
 R = np.random.RandomState(0)
@@ -129,6 +134,44 @@ def test_reslt_has_the_number_of_its_authors_lines_whatever_the_order_of_the_cla
     assert float(moved) == pytest.approx(2.51693421, abs=1e-6)
 
 
+def test_routing_has_the_number_of_its_authors_lines() -> None:
+    answers = [30 * COSINES[0], 30 * COSINES[1], 12 * (COSINES[0] + COSINES[1])]
+    router = Router(6, 5, 3, top=3, hidden=2).double()
+    for layer, rows, bias in ((router.hidden[0], 0, B[0:2]), (router.hidden[1], 1, B[2:4])):
+        layer.weight.data, layer.bias.data = torch.stack([MU[rows], RHO[rows]]), bias
+    router.decide.weight.data = torch.cat([Z[0][0, :3], Z[1][0, :2]])[None]
+    router.decide.bias.data.fill_(0.1)
+    go_on = router((F1, F2), answers)
+    assert float(routing(go_on, answers, Y, urgency=100.0).detach()) == pytest.approx(20.57127524, abs=1e-6)
+
+
+def test_a_routed_image_is_answered_by_the_mean_of_the_experts_that_it_goes_to() -> None:
+    go_on = torch.tensor([[-1.0, 5.0], [2.0, -3.0], [0.1, 4.0], [0.0, 0.0]])
+    experts = tuple(Outputs((), (f[:4],), None, None) for f in Z)
+    found = predictions(Outputs((), tuple(f[:4] for f in Z), None, None, experts, go_on))
+    assert list(found) == ["routed", "mean", "expert_1", "expert_2", "expert_3"]
+    expected = torch.stack([Z[0][0], (Z[0][1] + Z[1][1]) / 2, (Z[0][2] + Z[1][2] + Z[2][2]) / 3, Z[0][3]])
+    torch.testing.assert_close(found["routed"], expected)
+
+
+def test_routers_leave_what_ride_learned_and_a_record_says_what_they_save(tmp_path: Path) -> None:
+    settings = replace(SHORT, data="coloured", epochs=4, batch=8)
+    data = coloured([16, 12, 9])
+    made = make(replace(settings, method="ride-4-routed"), data, out=tmp_path, progress=False, report=False)
+    routed, plain = made.run.network.state_dict(), run(replace(settings, method="ride-4"), data).network.state_dict()
+    assert all(torch.equal(routed[name], value) for name, value in plain.items())
+    assert {name.split(".")[0] for name in set(routed) - set(plain)} == {"router"}
+    used = made.record["test"]["experts_used"]
+    outputs = made.run.network(data.test.x)
+    assert used == pytest.approx(float((1 + (outputs.go_on > 0).long().cumprod(1).sum(1)).double().mean()), abs=1e-5)
+    costs = [
+        multiply_adds(Network(depth=8, experts=k, head="cosine", with_z=False).build(3), data.test.x[:1])
+        for k in (4, 3)
+    ]
+    full, spent = made.record["multiply_adds"], made.record["multiply_adds_routed"]
+    assert full - spent == pytest.approx((4 - used) * (costs[0] - costs[1]), rel=1e-4)
+
+
 class Given(torch.nn.Module):
     """A network whose two branches have the features above, whatever they see."""
 
@@ -172,6 +215,7 @@ PARAMETERS = {
     "ride-2": 530_512,
     "ride-3": 783_856,
     "ride-4": 1_037_200,
+    "ride-4-routed": 1_037_200 + 2_399,
     "sade-mbib": 818_128,
     "ride-mbib": 818_128,
     "reslt": 470_388,

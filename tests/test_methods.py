@@ -85,6 +85,7 @@ EXPECTED = {
     "ride-2": lambda: ride(),
     "ride-3": lambda: ride(),
     "ride-4": lambda: ride(),
+    "ride-4-routed": lambda: ride(),
 }
 
 

@@ -25,7 +25,7 @@ class Network:
     A CIFAR ResNet of `depth`, observed `taps` times at even distances; with `picture` the first observation is the
     image itself. `with_v` and `with_z` say which classifiers there are, `head` of which kind they are. With `experts`
     there are as many ends of the network: each with `private` "stages" and a classifier, or a bottleneck of three
-    observations, if `with_z`; each with a "norm" of its own; or each with a "block".
+    observations, if `with_z`; each with a "norm" of its own; or each with a "block". `routed` puts routers on them.
     """
 
     depth: int = 32
@@ -36,6 +36,7 @@ class Network:
     head: str = "linear"
     experts: int = 0
     private: str = "stages"
+    routed: bool = False
 
     def build(
         self,
@@ -49,10 +50,9 @@ class Network:
         torch.set_default_dtype(torch.float32)
         try:
             if self.experts:
-                ends: Any = {"norm": Norms, "block": Branches}.get(
-                    self.private, partial(Experts, bottlenecks=self.with_z)
-                )
-                return ends(self.depth, classes, self.experts, head=head, mean=mean, std=std)
+                kinds: dict[str, Any] = {"norm": Norms, "block": Branches}
+                kinds["stages"] = partial(Experts, bottlenecks=self.with_z, routed=self.routed)
+                return kinds[self.private](self.depth, classes, self.experts, head=head, mean=mean, std=std)
             taps = even_taps(self.depth, self.taps - self.picture)
             backbone = ResNet(self.depth, (0, *taps) if self.picture else taps)
             return Bottleneck(backbone, classes, with_v=self.with_v, with_z=self.with_z, head=head, mean=mean, std=std)

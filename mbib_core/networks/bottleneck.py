@@ -4,18 +4,20 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 
 class Outputs(NamedTuple):
-    """What a network returns: B images, C classes, observations shallow to deep; and the answers of its experts."""
+    """What a network returns: B images, C classes, observations shallow to deep; and the answers of its K experts, with
+    the logits that an image should `go_on` from each to the next one."""
 
     observations: tuple[Float[Tensor, "b _d"], ...]
     v_logits: tuple[Float[Tensor, "b c"], ...]
     z: Float[Tensor, "b d"] | None
     z_logits: Float[Tensor, "b c"] | None
     experts: tuple["Outputs", ...] = ()
+    go_on: Float[Tensor, "b _k"] | None = None
 
 
 class Normalising(nn.Module):
@@ -124,16 +126,26 @@ def predictions(outputs: Outputs) -> dict[str, Float[Tensor, "b c"]]:
 
     With v and z: the `mean` of the two logits (the paper's), `v` (deepest observation), `z`, and `mean_probability`.
     A network that lacks one of the two classifiers has the other alone. With experts: the `mean` of their logits, and
-    each by itself, from `expert_1`.
+    each by itself, from `expert_1`; before these, with routers, the `routed` mean of those that an image goes to.
     """
     if outputs.experts:
         own = [next(iter(predictions(expert).values())) for expert in outputs.experts]
-        return {"mean": torch.stack(own).mean(0)} | {f"expert_{i}": logits for i, logits in enumerate(own, start=1)}
+        found = {"mean": torch.stack(own).mean(0)} | {f"expert_{i}": logits for i, logits in enumerate(own, start=1)}
+        if outputs.go_on is None:
+            return found
+        used = experts_used(outputs.go_on)[:, None]
+        routed = torch.stack(own).cumsum(0).gather(0, (used - 1).expand_as(own[0])[None])[0] / used
+        return {"routed": routed} | found
     v, z = outputs.v_logits[-1] if outputs.v_logits else None, outputs.z_logits
     if v is None or z is None:
         return {name: logits for name, logits in (("v", v), ("z", z)) if logits is not None}
     probability = (v.softmax(1) + z.softmax(1)) / 2
     return {"mean": (v + z) / 2, "v": v, "z": z, "mean_probability": probability.log()}
+
+
+def experts_used(go_on: Float[Tensor, "b k"]) -> Int[Tensor, " b"]:
+    """To how many experts, in their order, each image goes: on to the next one as long as sigmoid(go_on) > 1/2."""
+    return 1 + (go_on > 0).long().cumprod(1).sum(1)
 
 
 def default_prediction(names: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mbib_core.networks.bottleneck import Bottleneck, Normalising, Outputs
 from mbib_core.networks.resnet import ResNet, stages
@@ -44,13 +45,37 @@ class OwnStages(nn.Module):
         return tuple(maps)
 
 
+class Router(nn.Module):
+    """RIDE's routers (Wang et al. 2021), one after each expert but the last: logits [B, n - 1] that an image goes on.
+
+    o_i = v . [the `top` largest logits of the first i experts' mean, in order; ReLU(H_i f_i + h_i)] + v_0, f_i the
+    features of expert i at unit length; v is shared. 2,399 weights for four experts of 48 features.
+    """
+
+    def __init__(self, features: int, classes: int, n: int, *, top: int = 30, hidden: int = 16):
+        super().__init__()
+        self.top = min(top, classes)
+        self.hidden = nn.ModuleList(nn.Linear(features, hidden) for _ in range(n - 1))
+        self.decide = nn.Linear(self.top + hidden, 1)
+
+    def forward(
+        self, features: Sequence[Float[Tensor, "b d"]], logits: Sequence[Float[Tensor, "b c"]]
+    ) -> Float[Tensor, "b _k"]:
+        answers, found = torch.zeros_like(logits[0]), []
+        for i, (layer, f) in enumerate(zip(self.hidden, features, strict=False), start=1):
+            answers = answers + logits[i - 1]
+            seen = torch.cat([(answers / i).topk(self.top).values, F.relu(layer(F.normalize(f)))], 1)
+            found.append(self.decide(seen))
+        return torch.cat(found, 1)
+
+
 class Experts(Normalising):
     """`n` experts that share a CIFAR ResNet's stem and first stage. Takes uint8 images, as `Bottleneck` does.
 
     `Outputs.experts` has the answer of each; `v_logits` and `observations` have their deepest ones in the same order.
     With `bottlenecks` each expert is a `Bottleneck`, with observations after all three stages and a z of its own. On
     ResNet-32 and 100 classes with cosine heads: 783,856 parameters for three experts, 1,037,200 for four, 818,128 for
-    three bottlenecks.
+    three bottlenecks. With `routed` a `Router` says after which expert an image is done; all are computed nevertheless.
     """
 
     def __init__(
@@ -61,6 +86,7 @@ class Experts(Normalising):
         *,
         head: Callable[[int, int], nn.Module],
         bottlenecks: bool = False,
+        routed: bool = False,
         mean: Sequence[float] | Tensor = (127.5, 127.5, 127.5),
         std: Sequence[float] | Tensor = (64.0, 64.0, 64.0),
     ):
@@ -71,12 +97,15 @@ class Experts(Normalising):
             for _ in range(n)
         )
         _draw(self)
+        self.router = Router(WIDTHS[-1], classes, n) if routed else None
 
     def forward(self, x: UInt8[Tensor, "b 3 h w"]) -> Outputs:
         (shared,) = self.trunk(self.normalised(x))
         answers = tuple(expert(shared) for expert in self.experts)
-        observations = tuple(answer.observations[-1] for answer in answers)
-        return Outputs(observations, tuple(answer.v_logits[-1] for answer in answers), None, None, answers)
+        v, v_logits = (tuple(a.observations[-1] for a in answers), tuple(a.v_logits[-1] for a in answers))
+        with torch.autocast(x.device.type, enabled=False):
+            go_on = self.router(v, v_logits) if self.router is not None else None
+        return Outputs(v, v_logits, None, None, answers, go_on)
 
 
 class Norms(Normalising):
