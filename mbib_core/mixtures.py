@@ -156,3 +156,45 @@ def reslt(
     nats = torch.stack([F.cross_entropy(f, targets, reduction="none") for f in logits])
     together = F.cross_entropy(torch.stack(list(logits)).sum(0), targets)
     return residual * (counted * nats).sum() / counted.sum() + (1 - residual) * together
+
+
+def stability(
+    first: Float[Tensor, "k b c"], second: Float[Tensor, "k b c"], weights: Float[Tensor, " k"]
+) -> Float[Tensor, ""]:
+    """How alike the experts' answers to two views of the same images are, at most 1 (Zhang et al. 2022, SADE).
+
+    The mean over images of cos(softmax(sum_k s_k z_k), softmax(sum_k s_k z'_k)), s = softmax(weights); `first` are the
+    logits z_k of all experts for one view, `second` those for the other.
+    """
+    p, q = (torch.einsum("k,kbc->bc", weights.softmax(0), view).softmax(1) for view in (first, second))
+    return F.cosine_similarity(p, q).mean()
+
+
+def shares_without_labels(
+    first: Float[Tensor, "k n c"],
+    second: Float[Tensor, "k n c"],
+    *,
+    epochs: int = 5,
+    batch: int = 128,
+    rate: float = 0.1,
+    seed: int = 0,
+) -> Float[Tensor, " k"]:
+    """Shares of the experts that make their answers to two views of unlabelled images most alike (SADE, at test time).
+
+    The logits' mean with these shares in place of equal ones is SADE's answer to a test set that is known as a whole and
+    may be spread unevenly. Nothing in this project calls this: an accuracy reached with it has seen the test images, and
+    must say so. `first` and `second` are as in `stability`. SGD with Nesterov's momentum and the published values, for
+    `epochs` or until a share is below 0.05. The views are drawn once here, anew in each epoch there.
+    """
+    first, second, random = first.detach(), second.detach(), torch.Generator().manual_seed(seed)
+    with torch.inference_mode(False), torch.enable_grad():
+        weights = first.new_full((len(first),), 1 / len(first)).requires_grad_()
+        optimizer = torch.optim.SGD([weights], rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
+        for _ in range(epochs):
+            for rows in torch.randperm(first.shape[1], generator=random).split(batch):
+                optimizer.zero_grad()
+                (-stability(first[:, rows], second[:, rows], weights)).backward()
+                optimizer.step()
+            if weights.softmax(0).min() < 0.05:
+                break
+    return weights.detach().softmax(0)

@@ -16,7 +16,17 @@ from torch.nn import functional as F
 from mbib_core.batches import Batch, draw
 from mbib_core.methods import METHODS
 from mbib_core.methods.experts import Bilateral
-from mbib_core.mixtures import reslt, ride, ride_mbib, ride_temperatures, routing, sade_mbib, sade_shifts
+from mbib_core.mixtures import (
+    reslt,
+    ride,
+    ride_mbib,
+    ride_temperatures,
+    routing,
+    sade_mbib,
+    sade_shifts,
+    shares_without_labels,
+    stability,
+)
 from mbib_core.networks import Network, Outputs, multiply_adds, predictions
 from mbib_core.networks.experts import Router
 from mbib_core.rebalancing import ldam
@@ -170,6 +180,18 @@ def test_routers_leave_what_ride_learned_and_a_record_says_what_they_save(tmp_pa
     ]
     full, spent = made.record["multiply_adds"], made.record["multiply_adds_routed"]
     assert full - spent == pytest.approx((4 - used) * (costs[0] - costs[1]), rel=1e-4)
+
+
+def test_shares_without_labels_have_sades_number_and_favour_the_expert_that_does_not_waver() -> None:
+    found = stability(torch.stack(Z), torch.stack(Z[::-1]), torch.tensor([0.2, -0.1, 0.4], dtype=torch.float64))
+    assert float(found) == pytest.approx(0.98467415, abs=1e-6)
+    random = torch.Generator().manual_seed(0)
+    first, second = (3 * torch.randn(3, 400, 5, generator=random) for _ in range(2))
+    second[1] = first[1]
+    shares = shares_without_labels(first, second)
+    assert int(shares.argmax()) == 1
+    assert float(shares.sum()) == pytest.approx(1)
+    assert stability(first, second, shares.log()) > stability(first, second, torch.zeros(3))
 
 
 class Given(torch.nn.Module):
