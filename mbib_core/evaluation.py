@@ -13,6 +13,7 @@ from mbib_core import metrics
 from mbib_core.data.longtailed import Images, LongTailed
 from mbib_core.devices import full_float32
 from mbib_core.networks import Outputs, default_prediction, predictions
+from mbib_core.networks.bottleneck import experts_used
 
 Predict = Callable[[Outputs, Tensor], dict[str, Tensor]]
 
@@ -27,7 +28,7 @@ def features_of(
     """Logits of every prediction, and the features `v` (deepest observation) and `z`, of all images, in float32.
 
     Keys: `logits/` and the names of `predict`, the network's own way first; `features/v` and, where there is one,
-    `features/z`. The network is left in evaluation mode.
+    `features/z`; `experts/used` of a network with routers. The network is left in evaluation mode.
     """
     network.eval()
     device = next(network.parameters()).device
@@ -39,6 +40,8 @@ def features_of(
             found["features/v"] = outputs.observations[-1]
             if outputs.z is not None:
                 found["features/z"] = outputs.z
+            if outputs.go_on is not None:
+                found["experts/used"] = experts_used(outputs.go_on)
             for name, value in found.items():
                 parts.setdefault(name, []).append(value)
     return {name: torch.cat(values) for name, values in parts.items()}
@@ -61,7 +64,8 @@ def evaluate(
     `accuracy` (0 to 1): by prediction, over all classes and by shot, means over classes; `top5` likewise, where there
     are more than 5 classes; `by_class` for each prediction; of the `default` prediction the `micro` accuracy (over
     pictures), `macro_f1`, the `posterior_means` (Eq. 14) and the `calibration` over all and by shot; `rho` (Eqs. 15 to
-    17) and the leave-one-out 10-nearest-neighbour accuracy `neighbours` of v and z. None stands for what has no value,
+    17) and the leave-one-out 10-nearest-neighbour accuracy `neighbours` of v and z; of a network with routers the mean
+    number of `experts_used`. None stands for what has no value,
     such as a class without pictures. Raises FloatingPointError if the network has diverged.
     """
     counts = data.counts.to(next(network.parameters()).device)
@@ -82,6 +86,7 @@ def evaluate(
             "pictures": len(y),
             "default": default,
             "accuracy": accuracies(logits, y, data),
+            **({"experts_used": found["experts/used"].double().mean()} if "experts/used" in found else {}),
             **({"top5": accuracies(logits, y, data, top=5)} if classes > 5 else {}),
             "micro": metrics.micro_accuracy(logits[default], y),
             "macro_f1": float(metrics.f1_by_class(logits[default], y).nanmean()),

@@ -60,7 +60,7 @@ class Learner(nn.Module):
             self.compiled, self.full_batch = torch.compile(network.forward, dynamic=False, mode=mode), len(x)
             for scale in sorted(scales):  # both passes once: what cannot be built shows here
                 outputs = self.outputs(resize(x, scale))
-                logits = [f.sum() for f in (*outputs.v_logits, outputs.z_logits) if f is not None]
+                logits = [f.sum() for f in (*outputs.v_logits, outputs.z_logits, outputs.go_on) if f is not None]
                 torch.stack(logits).sum().backward()
         except torch.OutOfMemoryError:
             raise

@@ -1,7 +1,6 @@
 """Losses of other methods: pure functions of logits [B, C], targets [B] and training counts [C], in nats."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -125,19 +124,6 @@ def seesaw(
     rarer = (log_n - log_n[targets, None]).clamp(max=0)
     surer = (log_p - log_p.gather(1, targets[:, None]).clamp(min=math.log(0.01))).clamp(min=0)
     return _cross_entropy(logits + mitigation * rarer + compensation * surer, targets, None, **options)
-
-
-def sade(logits: Sequence[Logits], targets: Targets, *, counts: Counts, inverse: float) -> Scalar:
-    """SADE (Zhang et al. 2022): three experts trained for many, evenly spread and few images of the tail.
-
-    CE(z_1) + CE(z_2 + log pi) + CE(z_3 + log pi - inverse log rpi): pi_i the share of class i, rpi the same shares
-    dealt out in the reverse order, the largest to the rarest class.
-    """
-    log_share = (counts.to(logits[0].dtype) / counts.sum()).log()
-    order = log_share.argsort(stable=True)
-    reversed_share = torch.empty_like(log_share).index_copy_(0, order, log_share[order.flip(0)])
-    shifts = torch.zeros_like(log_share), log_share, log_share - inverse * reversed_share
-    return torch.stack([F.cross_entropy(f + s, targets) for f, s in zip(logits, shifts, strict=True)]).sum()
 
 
 def _focused(nats: Tensor, focus: float) -> Tensor:

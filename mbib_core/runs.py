@@ -130,6 +130,7 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
     """The record of a finished run. A final run evaluates the test set here, once; a run for choosing does not."""
     device = next(run.network.parameters()).device
     method, schedule = method_of(run.settings), schedule_of(run.settings)
+    one_image = data.train.x[:1].to(device)
     record: Record = {
         "run_id": run_id(run.settings),
         "settings": run.settings.plain(),
@@ -151,7 +152,7 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
             "python": platform.python_version(),
         },
         "parameters": sum(p.numel() for p in run.network.parameters()),
-        "multiply_adds": multiply_adds(run.network, data.train.x[:1].to(device)),
+        "multiply_adds": multiply_adds(run.network, one_image),
         "counts": data.counts.tolist(),
         "classes": data.classes,
         "shots": {shot: int(mask.sum()) for shot, mask in data.shots.items()},
@@ -162,6 +163,11 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
     }
     if run.settings.purpose == "final":
         record["test"] = evaluate(run.network, data.test, data, predict=method.predict)
+    if method.parts.routed:  # an image costs the experts that it goes to; each router costs next to nothing
+        used = record["test" if "test" in record else "validation"]["experts_used"]
+        network: Any = run.network
+        one_expert = multiply_adds(network.experts[0], network.trunk(network.normalised(one_image))[0])
+        record["multiply_adds_routed"] = round(record["multiply_adds"] - (method.parts.experts - used) * one_expert)
     return record
 
 

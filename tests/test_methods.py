@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mbib_core import losses, methods, rebalancing
+from mbib_core import losses, methods, mixtures, rebalancing
 from mbib_core.methods import METHODS, method_of, settle, shared_alphas
 from mbib_core.networks import Outputs
 from mbib_core.schedules import SCHEDULES
@@ -39,6 +39,16 @@ def kl(teacher: Tensor, student: Tensor, gamma: float) -> Tensor:
 def mixture(k: float, tau: float, beta: float, gamma: float) -> Tensor:
     own = [balanced(v, k, tau) + balanced(Z, k, tau) + beta * kl(v, Z, gamma) for v in V]
     return 0.1 * own[0] + 0.3 * own[1] + 0.6 * own[2]
+
+
+OF_RIDE = {"margin": 0.5, "deferred": 0.8, "effective": 0.9999, "diversity": 0.45, "tempering": 0.05}
+OF_RIDE_MBIB = OF_RIDE | {"alphas": (0.1, 0.3), "beta": 2.0}
+
+
+def ride() -> Tensor:
+    """Before LDAM's weights and RIDE's temperatures come."""
+    own = {"counts": COUNTS, "progress": 0.0, "margin": 0.5, "deferred": 0.8, "effective": 0.9999}
+    return sum(rebalancing.ldam(v, TARGETS, **own) - 0.45 * kl(sum(V) / 3, v, 0.0) for v in V)
 
 
 EXPECTED = {
@@ -78,9 +88,19 @@ EXPECTED = {
     "wcdas": lambda: F.cross_entropy(V[2], TARGETS),
     "crt": lambda: F.cross_entropy(V[2], TARGETS),
     "tau-norm": lambda: F.cross_entropy(V[2], TARGETS),
-    "sade": lambda: rebalancing.sade(V, TARGETS, counts=COUNTS, inverse=2.0),
+    "sade": lambda: mixtures.sade(V, TARGETS, counts=COUNTS, inverse=2.0),
     "se-mbib": lambda: losses.se_mbib(V, Z, TARGETS, k=0.4, **OWN),
     "all-mbib": lambda: losses.all_mbib(V, Z, TARGETS, k=0.4, **OWN),
+    "sade-mbib": lambda: mixtures.sade_mbib(
+        [V] * 3, [Z] * 3, TARGETS, counts=COUNTS, alphas=(0.1, 0.3), beta=2.0, inverse=2.0
+    ),
+    "ride-mbib": lambda: mixtures.ride_mbib([V] * 3, [Z] * 3, TARGETS, counts=COUNTS, progress=0.0, **OF_RIDE_MBIB),
+    "reslt": lambda: mixtures.reslt(V, TARGETS, counts=COUNTS, medium_from=0.35, tail_from=0.7, residual=0.995),
+    "bbn": lambda: F.cross_entropy(V[2], TARGETS),
+    "ride-2": lambda: ride(),
+    "ride-3": lambda: ride(),
+    "ride-4": lambda: ride(),
+    "ride-4-routed": lambda: ride(),
 }
 
 
@@ -98,6 +118,7 @@ def test_a_method_has_the_loss_that_it_is_named_after(name: str) -> None:
         asked |= {"alphas": (0.1, 0.3), "taps": 3}
     settings = settle(Settings(data="cifar100-lt", method=name, **asked))
     o = outputs(3) if method.parts.with_z else Outputs(V, V, None, None)
+    o = o._replace(experts=(o,) * method.parts.experts)
     found = method_of(settings).loss(o, TARGETS, COUNTS)
     assert float(found) == pytest.approx(float(EXPECTED[name]()), rel=1e-6)
 

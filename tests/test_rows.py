@@ -29,9 +29,10 @@ from mbib_core.evaluation import features_of
 from mbib_core.learners import Learner
 from mbib_core.methods import METHODS, method_of, settle
 from mbib_core.methods.staged import normalise
+from mbib_core.mixtures import sade
 from mbib_core.networks import Network, multiply_adds
 from mbib_core.networks.heads import Cosine
-from mbib_core.rebalancing import effective_weights, focal, ldam, sade
+from mbib_core.rebalancing import effective_weights, focal, ldam
 from mbib_core.runs import make
 from mbib_core.schedules import OVERRIDES, SCHEDULES, Schedule, schedule_of
 from mbib_core.settings import Settings, describe, run_id
@@ -147,7 +148,7 @@ def kill_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def cuts() -> list[tuple[str, int]]:
     """One row of every kind; and before, at and after every border of the stages of all rows that have some."""
-    found = [("mbib", 5), ("ldam-drw", 7), ("ldam-drw", 8), ("tau-norm", 5), ("tau-norm", 10), ("sade", 5)]
+    found = [("mbib", 5), ("ldam-drw", 7), ("ldam-drw", 8), ("tau-norm", 5), ("tau-norm", 10), ("sade", 5), ("bbn", 5)]
     for name, method in METHODS.items():
         lengths = [max(1, round(stage.epochs * 10)) for stage in method.stages]
         borders = list(accumulate(lengths))

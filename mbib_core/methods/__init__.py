@@ -56,8 +56,9 @@ def settle(settings: Settings) -> Settings:
     taps = settings.taps if settings.taps is not None else method.parts.taps
     own: dict[str, Any] = {**method.own, **settings.own}
     if taps != method.parts.taps:
-        if "alphas" not in method.own:
-            raise ValueError(f"{settings.method} has {method.parts.taps} observation: leave taps out")
+        if "alphas" not in method.own or method.parts.experts:
+            plural = "s" * (method.parts.taps > 1)
+            raise ValueError(f"{settings.method} has {method.parts.taps} observation{plural}: leave taps out")
         own["alphas"] = settings.own.get("alphas", shared_alphas(taps))
     filled: dict[str, Any] = {"schedule": settings.schedule or usual, "taps": taps, "own": own}
     filled["epochs"] = settings.epochs if settings.epochs is not None else schedule.epochs

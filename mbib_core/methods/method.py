@@ -102,6 +102,16 @@ def on_experts(loss: Callable[..., Tensor]) -> Loss:
     return partial(_of_outputs, loss, lambda o: (o.v_logits,))
 
 
+def on_routers(loss: Callable[..., Tensor]) -> Loss:
+    """A loss of the routers' logits and the experts'."""
+    return partial(_of_outputs, loss, lambda o: (o.go_on, o.v_logits))
+
+
+def on_bottlenecks(loss: Callable[..., Tensor]) -> Loss:
+    """A loss of the observations' logits of each expert, shallow to deep, and of the experts' z's."""
+    return partial(_of_outputs, loss, lambda o: ([e.v_logits for e in o.experts], [e.z_logits for e in o.experts]))
+
+
 def _of_outputs(
     loss: Callable[..., Tensor],
     choose: Callable[[Outputs], tuple],

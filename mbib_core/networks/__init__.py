@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mbib_core.networks.bottleneck import Bottleneck, Outputs, default_prediction, predictions
-from mbib_core.networks.experts import Experts
+from mbib_core.networks.experts import Branches, Experts, Norms
 from mbib_core.networks.heads import Cosine, WrappedCauchy
 from mbib_core.networks.resnet import ResNet, even_taps, multiply_adds
 
@@ -21,8 +23,9 @@ class Network:
     """What a network consists of, as plain values: a weights file keeps them, so that no table is needed to build it.
 
     A CIFAR ResNet of `depth`, observed `taps` times at even distances; with `picture` the first observation is the
-    image itself. `with_v` and `with_z` say which classifiers there are, `head` of which kind those of v are. With
-    `experts` there are as many ends of the network, each with a classifier, and no z.
+    image itself. `with_v` and `with_z` say which classifiers there are, `head` of which kind they are. With `experts`
+    there are as many ends of the network: each with `private` "stages" and a classifier, or a bottleneck of three
+    observations, if `with_z`; each with a "norm" of its own; or each with a "block". `routed` puts routers on them.
     """
 
     depth: int = 32
@@ -32,6 +35,8 @@ class Network:
     with_z: bool = True
     head: str = "linear"
     experts: int = 0
+    private: str = "stages"
+    routed: bool = False
 
     def build(
         self,
@@ -45,7 +50,9 @@ class Network:
         torch.set_default_dtype(torch.float32)
         try:
             if self.experts:
-                return Experts(self.depth, classes, self.experts, head=head, mean=mean, std=std)
+                kinds: dict[str, Any] = {"norm": Norms, "block": Branches}
+                kinds["stages"] = partial(Experts, bottlenecks=self.with_z, routed=self.routed)
+                return kinds[self.private](self.depth, classes, self.experts, head=head, mean=mean, std=std)
             taps = even_taps(self.depth, self.taps - self.picture)
             backbone = ResNet(self.depth, (0, *taps) if self.picture else taps)
             return Bottleneck(backbone, classes, with_v=self.with_v, with_z=self.with_z, head=head, mean=mean, std=std)

@@ -4,33 +4,40 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 
 class Outputs(NamedTuple):
-    """What a network returns: B images, C classes, observations shallow to deep; and the answers of its experts."""
+    """What a network returns: B images, C classes, observations shallow to deep; and the answers of its K experts, with
+    the logits that an image should `go_on` from each to the next one."""
 
     observations: tuple[Float[Tensor, "b _d"], ...]
     v_logits: tuple[Float[Tensor, "b c"], ...]
     z: Float[Tensor, "b d"] | None
     z_logits: Float[Tensor, "b c"] | None
     experts: tuple["Outputs", ...] = ()
+    go_on: Float[Tensor, "b _k"] | None = None
 
 
 class Normalising(nn.Module):
     """Takes uint8 images [B, 3, H, W] and normalises them by `mean` and `std` [3] (0 to 255), which travel with the
-    weights."""
+    weights. Without a `mean` it is part of a network that has done so, and takes what it is given."""
 
-    mean: Tensor
+    mean: Tensor | None
     std: Tensor
 
-    def __init__(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor):
+    def __init__(self, mean: Sequence[float] | Tensor | None, std: Sequence[float] | Tensor):
         super().__init__()
+        if mean is None:
+            self.mean = None
+            return
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(3, 1, 1))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(3, 1, 1))
 
-    def normalised(self, x: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    def normalised(self, x: Tensor) -> Float[Tensor, "b _c _h _w"]:
+        if self.mean is None:
+            return x
         if x.dtype != torch.uint8 or x.dim() != 4 or x.shape[1] != 3:
             raise TypeError(
                 f"pictures must be uint8 [B, 3, H, W], 0 to 255, these are {x.dtype} {list(x.shape)}; the network "
@@ -54,7 +61,7 @@ class Bottleneck(Normalising):
 
     `backbone(x)` returns a tuple of feature maps, `backbone.channels` their channels. z = ReLU(BN(Linear(v_n))) has
     as many dimensions as v_n; `with_z=False` leaves it out (plain networks), `with_v=False` leaves out the
-    classifiers of the observations; `head(features, classes)` makes these. All convolutions and linear
+    classifiers of the observations; `head(features, classes)` makes them all. All convolutions and linear
     layers are drawn anew, the backbone's too; `fresh=False` keeps those of the backbone, such as pretrained ones, which
     want their own `mean` and `std` (ImageNet's: 123.675, 116.28, 103.53 and 58.395, 57.12, 57.375).
 
@@ -72,7 +79,7 @@ class Bottleneck(Normalising):
         with_z: bool = True,
         fresh: bool = True,
         head: Callable[[int, int], nn.Module] = nn.Linear,
-        mean: Sequence[float] | Tensor = (127.5, 127.5, 127.5),
+        mean: Sequence[float] | Tensor | None = (127.5, 127.5, 127.5),
         std: Sequence[float] | Tensor = (64.0, 64.0, 64.0),
     ):
         super().__init__(mean, std)
@@ -86,7 +93,7 @@ class Bottleneck(Normalising):
         self.v_classifiers = nn.ModuleList(head(width, classes) for width in widths if with_v)
         last = widths[-1]
         self.represent = nn.Sequential(nn.Linear(last, last), nn.BatchNorm1d(last), nn.ReLU()) if with_z else None
-        self.z_classifier = nn.Linear(last, classes) if with_z else None
+        self.z_classifier = head(last, classes) if with_z else None
         kept = () if fresh else set(backbone.modules())
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear) and module not in kept:
@@ -119,16 +126,26 @@ def predictions(outputs: Outputs) -> dict[str, Float[Tensor, "b c"]]:
 
     With v and z: the `mean` of the two logits (the paper's), `v` (deepest observation), `z`, and `mean_probability`.
     A network that lacks one of the two classifiers has the other alone. With experts: the `mean` of their logits, and
-    each by itself, from `expert_1`.
+    each by itself, from `expert_1`; before these, with routers, the `routed` mean of those that an image goes to.
     """
     if outputs.experts:
         own = [next(iter(predictions(expert).values())) for expert in outputs.experts]
-        return {"mean": torch.stack(own).mean(0)} | {f"expert_{i}": logits for i, logits in enumerate(own, start=1)}
+        found = {"mean": torch.stack(own).mean(0)} | {f"expert_{i}": logits for i, logits in enumerate(own, start=1)}
+        if outputs.go_on is None:
+            return found
+        used = experts_used(outputs.go_on)[:, None]
+        routed = torch.stack(own).cumsum(0).gather(0, (used - 1).expand_as(own[0])[None])[0] / used
+        return {"routed": routed} | found
     v, z = outputs.v_logits[-1] if outputs.v_logits else None, outputs.z_logits
     if v is None or z is None:
         return {name: logits for name, logits in (("v", v), ("z", z)) if logits is not None}
     probability = (v.softmax(1) + z.softmax(1)) / 2
     return {"mean": (v + z) / 2, "v": v, "z": z, "mean_probability": probability.log()}
+
+
+def experts_used(go_on: Float[Tensor, "b k"]) -> Int[Tensor, " b"]:
+    """To how many experts, in their order, each image goes: on to the next one as long as sigmoid(go_on) > 1/2."""
+    return 1 + (go_on > 0).long().cumprod(1).sum(1)
 
 
 def default_prediction(names: Iterable[str]) -> str:
