@@ -28,6 +28,7 @@ class Schedule:
     drops: tuple[float, ...] = (0.8, 0.9)
     warm_up: float = 40.0  # one epoch in so many
     augmentation: str = "crop+flip"
+    cosine: bool = False  # down a cosine to nothing, in place of the drops
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -39,6 +40,8 @@ class Schedule:
         warm_up = max(1, round(epochs / self.warm_up))
         if epoch < warm_up:
             return self.rate * (epoch + 1) / warm_up
+        if self.cosine:
+            return self.rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
         return self.rate * self.decay ** sum(epoch >= drop * epochs for drop in self.drops)
 
     def scale(self, epoch: int, epochs: int) -> float:

@@ -8,12 +8,19 @@ from torch import Tensor, nn
 
 from mbib_core.networks.bottleneck import Bottleneck, Outputs, default_prediction, predictions
 from mbib_core.networks.experts import Experts
-from mbib_core.networks.heads import Cosine
+from mbib_core.networks.heads import Aligned, Cosine, Nearest, Rotated, Scaled
 from mbib_core.networks.resnet import ResNet, even_taps, multiply_adds
 
 __all__ = ["Bottleneck", "Experts", "Network", "Outputs", "default_prediction", "multiply_adds", "predictions"]
 
-HEADS = {"linear": nn.Linear, "cosine": Cosine}
+HEADS = {
+    "linear": nn.Linear,
+    "cosine": Cosine,
+    "scaled": Scaled,
+    "aligned": Aligned,
+    "nearest": Nearest,
+    "rotated": Rotated,
+}
 
 
 @dataclass(frozen=True)
