@@ -30,7 +30,7 @@ def binary_balanced(logits: Logits, targets: Targets, *, counts: Counts, effecti
     # 1 - p of the largest is the sum of the others: a difference would have no digits, and no gradient, near p = 1.
     rest = logits.scatter(1, top, -math.inf).logsumexp(1, keepdim=True) - logits.logsumexp(1, keepdim=True)
     log_rest = torch.log1p(-log_p.exp().scatter(1, top, 0.0)).scatter(1, top, rest)
-    own = F.one_hot(targets, logits.shape[1]).bool()
+    own = targets[:, None] == torch.arange(logits.shape[1], device=targets.device)
     weights = effective_weights(counts, effective).to(logits.dtype)[targets]
     return -(weights[:, None] * torch.where(own, log_p, log_rest)).mean()
 

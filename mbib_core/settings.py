@@ -40,7 +40,7 @@ SETTINGS: dict[str, Setting] = {
     "effective": Setting("beta of the effective number of images, (1 - beta^n) / (1 - beta)", low=0, high=1),
     "norm_power": Setting("tau of tau-normalisation: classifier rows are divided by their norm to this power", low=0),
     "inverse": Setting("tau of SADE: how far its third expert favours the tail", low=0),
-    "radius": Setting("MaxNorm's bound: how far from the smallest norm of classifier rows to the largest", low=0, high=1),
+    "radius": Setting("of MaxNorm: how far from the smallest norm of classifier rows to the largest", low=0, high=1),
     "head_smoothing": Setting("label smoothing of the largest class in MiSLAS", low=0, high=1),
     "tail_smoothing": Setting("label smoothing of the smallest class in MiSLAS", low=0, high=1),
     "agreement": Setting("share of SRepr's loss that asks for the answer of the drawn networks", low=0, high=1),
