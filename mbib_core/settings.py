@@ -57,8 +57,8 @@ class Settings:
     """Everything that defines a run: `Settings(data="cifar100-lt", method="mbib", beta=2.0)`.
 
     The settings of `SETTINGS` are the method's own and lie in `own`; `settings.beta` is `settings.own.get("beta")`.
-    Empty values are filled in by `methods.settle`; `batch`, `rate`, `weight_decay`, `depth` and `augmentation` are the
-    schedule's unless they are given. `threads` and the hardware do not change which run it is.
+    Empty values are filled in by `methods.settle`; `batch`, `rate`, `weight_decay`, `depth`, `augmentation` and
+    `average` are the schedule's unless they are given. `threads` and the hardware do not change which run it is.
 
     Numbers may be NumPy's, torch's or pandas'. Raises ValueError on a name that is no setting and on a value of another
     type.
@@ -78,6 +78,7 @@ class Settings:
     weight_decay: float | None = _of(float, "other than the schedule's", low=0)
     depth: int | None = _of(int, "of the ResNet: 6 n + 2, such as 8, 20, 32 or 56", low=8, high=1202)
     augmentation: str | None = _of(str, "crop+flip or none", choices=("crop+flip", "none"))
+    average: str | None = _of(str, "weights that are kept: ema, or swa, of the last quarter", choices=("ema", "swa"))
     size: int | None = _of(int, "pixels a side that the images of a folder are made (default 32)", low=8, high=1024)
     seed: int = _of(int, "of initial weights and augmentation (default 0)", 0, low=0, high=2**32 - 1)
     own: Mapping[str, Value] = field(default_factory=dict, hash=False)

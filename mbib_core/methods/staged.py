@@ -209,8 +209,8 @@ STAGED: dict[str, Method] = {
         source="Zhang et al. 2021",
         about="A shift and a factor of each class's logits, as strong as the image asks for, are learned afterwards.",
     ),
-    # Stage 2 has the published rate, decay and cosine. Published results are of a ResNet-34 of 21 million parameters, of
-    # batches of 64, and answer with the mean over an image and its mirror image: none of these here.
+    # Stage 2 has the published rate, decay and cosine. Published results are of a ResNet-34 of 21 million parameters,
+    # of batches of 64, and answer with the mean over an image and its mirror image: none of these here.
     "weight-balancing": Method(
         "weight balancing",
         (
@@ -261,7 +261,7 @@ STAGED: dict[str, Method] = {
         Network(with_z=False, head="rotated"),
         predict=debiased,
         source="Gao et al. 2023",
-        about="The classifier is a frame of equal angles of which the rotation alone is learned; the prior is taken off.",
+        about="The classifier is a frame of equal angles of which the rotation alone is learned; the prior is removed.",
     ),
     # Made after the abstract: no code was found. Inferred: when and at which rate weights are averaged, no matrix of
     # low rank, ten networks, the new classifier and its weights n^-k, share and temperature of the agreement, epochs.
