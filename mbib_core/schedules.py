@@ -28,6 +28,8 @@ class Schedule:
     drops: tuple[float, ...] = (0.8, 0.9)
     warm_up: float = 40.0  # one epoch in so many
     augmentation: str = "crop+flip"
+    average: str | None = None  # of the weights, in each stage: "ema" or "swa"
+    cosine: bool = False  # down a cosine to nothing, in place of the drops
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -39,6 +41,8 @@ class Schedule:
         warm_up = max(1, round(epochs / self.warm_up))
         if epoch < warm_up:
             return self.rate * (epoch + 1) / warm_up
+        if self.cosine:
+            return self.rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
         return self.rate * self.decay ** sum(epoch >= drop * epochs for drop in self.drops)
 
     def scale(self, epoch: int, epochs: int) -> float:
@@ -86,7 +90,7 @@ SCHEDULES: dict[str, Schedule] = {
     "folder": Schedule(depth=20, epochs=100, batch=64),  # for some hundred to some ten thousand images of one's own
 }
 
-OVERRIDES = ("batch", "rate", "weight_decay", "depth", "augmentation")  # what a run may ask for instead
+OVERRIDES = ("batch", "rate", "weight_decay", "depth", "augmentation", "average")  # what a run may ask for instead
 
 
 def schedule_of(settings: Settings) -> Schedule:

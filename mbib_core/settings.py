@@ -53,6 +53,11 @@ SETTINGS: dict[str, Setting] = {
     "tail_from": Setting("share of the classes, by falling counts, at which ResLT's tail group begins", low=0, high=1),
     "residual": Setting("beta of ResLT: share of its branches' own losses", low=0, high=1),
     "tempering": Setting("eta of RIDE: how far its class temperatures follow the counts", low=0, high=1),
+    "radius": Setting("of MaxNorm: how far from the smallest norm of classifier rows to the largest", low=0, high=1),
+    "head_smoothing": Setting("label smoothing of the largest class in MiSLAS", low=0, high=1),
+    "tail_smoothing": Setting("label smoothing of the smallest class in MiSLAS", low=0, high=1),
+    "agreement": Setting("share of SRepr's loss that asks for the answer of the drawn networks", low=0, high=1),
+    "softness": Setting("temperature of the answers that SRepr compares", low=0.01),
 }
 
 
@@ -65,8 +70,8 @@ class Settings:
     """Everything that defines a run: `Settings(data="cifar100-lt", method="mbib", beta=2.0)`.
 
     The settings of `SETTINGS` are the method's own and lie in `own`; `settings.beta` is `settings.own.get("beta")`.
-    Empty values are filled in by `methods.settle`; `batch`, `rate`, `weight_decay`, `depth` and `augmentation` are the
-    schedule's unless they are given. `threads` and the hardware do not change which run it is.
+    Empty values are filled in by `methods.settle`; `batch`, `rate`, `weight_decay`, `depth`, `augmentation` and
+    `average` are the schedule's unless they are given. `threads` and the hardware do not change which run it is.
 
     Numbers may be NumPy's, torch's or pandas'. Raises ValueError on a name that is no setting and on a value of another
     type.
@@ -86,6 +91,7 @@ class Settings:
     weight_decay: float | None = _of(float, "other than the schedule's", low=0)
     depth: int | None = _of(int, "of the ResNet: 6 n + 2, such as 8, 20, 32 or 56", low=8, high=1202)
     augmentation: str | None = _of(str, "crop+flip or none", choices=("crop+flip", "none"))
+    average: str | None = _of(str, "weights that are kept: ema, or swa, of the last quarter", choices=("ema", "swa"))
     size: int | None = _of(int, "pixels a side that the images of a folder are made (default 32)", low=8, high=1024)
     seed: int = _of(int, "of initial weights and augmentation (default 0)", 0, low=0, high=2**32 - 1)
     own: Mapping[str, Value] = field(default_factory=dict, hash=False)

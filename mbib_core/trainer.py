@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
+from mbib_core.averages import LATE, averaged, put_into
 from mbib_core.batches import Draws, Source, draw, seed_of
 from mbib_core.checkpoints import read_checkpoint, write_checkpoint
 from mbib_core.criteria import check_settings
@@ -62,7 +64,8 @@ def train(
     In a process group of `torch.distributed` every process takes its share of each batch; only the first one writes.
 
     The history has the mean `loss` and the `rate` of every epoch, and at `curve_epoch` the `curve`: accuracy by shot
-    on the first 20 validation images of each class, of the default prediction.
+    on the first 20 validation images of each class, of the default prediction. Where the settings ask for an `average`
+    of the weights, each stage ends in its average, which loss and curve do not show.
 
     Raises ValueError on bad settings, on data of another name than the settings' or a checkpoint of another run,
     TypeError on settings that are no Settings, FloatingPointError if the loss or an output is not finite, OSError if
@@ -108,7 +111,8 @@ def train(
             if saved and number < saved["stage"]:
                 done += epochs  # its structure was made again, its work is in what was saved
                 continue
-            first = _restore(saved, run, learner, optimizer, scaler) if saved and number == saved["stage"] else 0
+            mean = averaged(learner.network, recipe.average) if recipe.average else None
+            first = _restore(saved, run, learner, optimizer, scaler, mean) if saved and number == saved["stage"] else 0
             if run.compiled and first < epochs:
                 scales = {recipe.scale(epoch, epochs) for epoch in range(first, epochs)}
                 own_share = data.train.x[: len(range(rank, recipe.batch, ranks))]
@@ -137,12 +141,16 @@ def train(
                     scaler.scale(loss).backward()
                     scaler.step(optimizer)
                     scaler.update()
+                    if mean and recipe.average == "ema":
+                        mean.update_parameters(learner.network)
                     losses.append(loss.detach())
                 seen = _mean_over_ranks(torch.stack(losses))  # once an epoch: every read forces a GPU sync
                 if bad := (~seen.isfinite()).nonzero().flatten().tolist():
                     where = f"the loss is {float(seen[bad[0]])} at epoch {done + epoch + 1}, step {bad[0] + 1}"
                     raise _diverged(where, settings, checkpoint)
                 stage.each_epoch(learner, images=data.train, progress=share, **settings.own)
+                if mean and recipe.average == "swa" and epoch + 1 > LATE * epochs:
+                    mean.update_parameters(learner.network)
                 history["loss"].append(float(seen.mean()))
                 history["rate"].append(rate)
                 _look(run, data, curve_images, done + epoch + 1, total, checkpoint)
@@ -150,7 +158,9 @@ def train(
                 bar.set_postfix(loss=f"{history['loss'][-1]:.3f}")
                 bar.update()
                 if checkpoint and rank == 0:
-                    write_checkpoint(checkpoint, _state(run, learner, optimizer, scaler, number, epoch + 1))
+                    write_checkpoint(checkpoint, _state(run, learner, optimizer, scaler, mean, number, epoch + 1))
+            if mean:
+                put_into(learner.network, mean, data.train.x)
             stage.end(learner, images=data.train, **settings.own)
             done += epochs
         if ranks > 1:  # the running statistics of batch norm are each process's own
@@ -227,8 +237,10 @@ def _look(run: Trained, data: LongTailed, curve_images: Any, epoch: int, total: 
         raise _diverged(f"the network's outputs are not finite after epoch {epoch}", run.settings, checkpoint)
     if due and len(curve_images.y):
         device = next(run.network.parameters()).device
+        predict, counts = method_of(run.settings).predict, data.counts.to(device)
         with autocast(device, run.precision):
-            found = of_kind("logits", features_of(run.network, curve_images.x))
+            answers = features_of(run.network, curve_images.x, predict=lambda outputs: predict(outputs, counts))
+        found = of_kind("logits", answers)
         accuracy = accuracies(found, curve_images.y.to(device), data)
         run.history["curve_epoch"].append(epoch)
         run.history["curve"].append(accuracy[default_prediction(accuracy)])
@@ -247,6 +259,7 @@ def _state(
     learner: Learner,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    mean: AveragedModel | None,
     stage: int,
     epoch: int,
 ) -> dict[str, Any]:
@@ -259,6 +272,7 @@ def _state(
         "learner": learner.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
+        "average": mean.state_dict() if mean else {},
         "history": run.history,
         "precision": run.precision,
         "seconds": run.seconds,
@@ -274,6 +288,7 @@ def _restore(
     learner: Learner,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    mean: AveragedModel | None,
 ) -> int:
     """Puts everything back and returns the epochs of this stage that are done."""
     try:
@@ -282,6 +297,8 @@ def _restore(
         learner.load_state_dict(saved["learner"])
         optimizer.load_state_dict(saved["optimizer"])
         scaler.load_state_dict(saved["scaler"])
+        if mean:
+            mean.load_state_dict(saved["average"])
         for name, values in run.history.items():
             values[:] = saved["history"][name]
         return int(saved["epoch"])

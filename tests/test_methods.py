@@ -89,6 +89,13 @@ EXPECTED = {
     "crt": lambda: F.cross_entropy(V[2], TARGETS),
     "tau-norm": lambda: F.cross_entropy(V[2], TARGETS),
     "sade": lambda: mixtures.sade(V, TARGETS, counts=COUNTS, inverse=2.0),
+    "lws": lambda: F.cross_entropy(V[2], TARGETS),
+    "ncm": lambda: F.cross_entropy(V[2], TARGETS),
+    "disalign": lambda: F.cross_entropy(V[2], TARGETS),
+    "weight-balancing": lambda: F.cross_entropy(V[2], TARGETS),
+    "mislas": lambda: F.cross_entropy(V[2], TARGETS),
+    "rbl": lambda: F.cross_entropy(V[2], TARGETS),
+    "srepr": lambda: F.cross_entropy(V[2], TARGETS),
     "se-mbib": lambda: losses.se_mbib(V, Z, TARGETS, k=0.4, **OWN),
     "all-mbib": lambda: losses.all_mbib(V, Z, TARGETS, k=0.4, **OWN),
     "sade-mbib": lambda: mixtures.sade_mbib(

@@ -454,7 +454,7 @@ def test_numbers_of_any_library_are_plain_numbers_in_the_settings(kind: Callable
             assert {type(v) for v in (found if setting.several else [found])} == {setting.kind}
 
 
-OTHER = {"rate": 0.01, "batch": 12, "weight_decay": 0.1, "depth": 14, "augmentation": "none"}
+OTHER = {"rate": 0.01, "batch": 12, "weight_decay": 0.1, "depth": 14, "augmentation": "none", "average": "ema"}
 
 
 @pytest.mark.parametrize("name", list(OTHER))

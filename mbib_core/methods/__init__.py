@@ -80,6 +80,9 @@ def _check(s: Settings, method: Method) -> None:
     for name, value in s.plain().items():
         if value is not None and name not in ("imbalance", "alphas"):
             check_range(name, value)
+    for name in OVERRIDES:
+        if getattr(s, name) is not None and all(name in stage.recipe for stage in method.stages):
+            raise ValueError(f"{s.method} has a {name} of its own in every stage: leave it out")
     balance: dict[str, Any] = {name: s.own[name] for name in ("alphas", "beta", "k", "gamma") if name in s.own}
     check_settings(**balance)
     observations = 1 if s.taps is None else s.taps

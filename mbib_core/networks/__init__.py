@@ -10,12 +10,20 @@ from torch import Tensor, nn
 
 from mbib_core.networks.bottleneck import Bottleneck, Outputs, default_prediction, predictions
 from mbib_core.networks.experts import Branches, Experts, Norms
-from mbib_core.networks.heads import Cosine, WrappedCauchy
+from mbib_core.networks.heads import Aligned, Cosine, Nearest, Rotated, Scaled, WrappedCauchy
 from mbib_core.networks.resnet import ResNet, even_taps, multiply_adds
 
 __all__ = ["Bottleneck", "Experts", "Network", "Outputs", "default_prediction", "multiply_adds", "predictions"]
 
-HEADS = {"linear": nn.Linear, "cosine": Cosine, "wrapped-cauchy": WrappedCauchy}
+HEADS = {
+    "linear": nn.Linear,
+    "cosine": Cosine,
+    "scaled": Scaled,
+    "aligned": Aligned,
+    "nearest": Nearest,
+    "rotated": Rotated,
+    "wrapped-cauchy": WrappedCauchy,
+}
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """Networks that return their stages: the ResNets for 32 x 32 pictures (He et al. 2016, section 4.2)."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbib_core.networks.heads import Cosine
+from mbib_core.networks.heads import Cosine, Rotated
 
 
 class Block(nn.Module):
@@ -85,11 +87,13 @@ def multiply_adds(network: nn.Module, picture: Tensor) -> int:
     """
     total = 0
 
-    def count(module: nn.Conv2d | nn.Linear | Cosine, _inputs: tuple, out: Tensor) -> None:
+    counted = nn.Conv2d | nn.Linear | Cosine | Rotated
+
+    def count(module: Any, _inputs: tuple, out: Tensor) -> None:
         nonlocal total
         total += out.numel() * module.weight[0].numel()
 
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear | Cosine)]
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, counted)]
     training = network.training
     try:
         with torch.no_grad():
