@@ -31,7 +31,7 @@ class Setting(NamedTuple):
 # Settings that belong to a method. Its row says which ones it has and what they are if nothing is asked for.
 SETTINGS: dict[str, Setting] = {
     "alphas": Setting("shares of the shallow observations, Eq. 11", low=0, high=1, several=True),
-    "beta": Setting("price of disagreement, Eq. 9", low=0),
+    "beta": Setting("price of disagreement, Eq. 9; in other bottlenecks of the rate", low=0),
     "k": Setting("exponent of the class weights, Eq. 7", low=0),
     "gamma": Setting("exponent of the class temperatures, Eq. 8", low=0),
     "focus": Setting("exponent of (1 - p) in the focal loss", low=0),

@@ -10,6 +10,7 @@ from mbib_core.networks.bottleneck import Bottleneck, Outputs, default_predictio
 from mbib_core.networks.experts import Experts
 from mbib_core.networks.heads import Cosine
 from mbib_core.networks.resnet import ResNet, even_taps, multiply_adds
+from mbib_core.networks.stochastic import STOCHASTIC
 
 __all__ = ["Bottleneck", "Experts", "Network", "Outputs", "default_prediction", "multiply_adds", "predictions"]
 
@@ -22,7 +23,8 @@ class Network:
 
     A CIFAR ResNet of `depth`, observed `taps` times at even distances; with `picture` the first observation is the
     image itself. `with_v` and `with_z` say which classifiers there are, `head` of which kind those of v are. With
-    `experts` there are as many ends of the network, each with a classifier, and no z.
+    `experts` there are as many ends of the network, each with a classifier, and no z. `stochastic` is how z is drawn:
+    "gaussian" (VIB), "homoscedastic" (nonlinear IB), "drop" (Drop-bottleneck), "" not at all.
     """
 
     depth: int = 32
@@ -32,6 +34,7 @@ class Network:
     with_z: bool = True
     head: str = "linear"
     experts: int = 0
+    stochastic: str = ""
 
     def build(
         self,
@@ -48,6 +51,15 @@ class Network:
                 return Experts(self.depth, classes, self.experts, head=head, mean=mean, std=std)
             taps = even_taps(self.depth, self.taps - self.picture)
             backbone = ResNet(self.depth, (0, *taps) if self.picture else taps)
-            return Bottleneck(backbone, classes, with_v=self.with_v, with_z=self.with_z, head=head, mean=mean, std=std)
+            return Bottleneck(
+                backbone,
+                classes,
+                with_v=self.with_v,
+                with_z=self.with_z,
+                head=head,
+                stochastic=STOCHASTIC[self.stochastic] if self.stochastic else None,
+                mean=mean,
+                std=std,
+            )
         finally:
             torch.set_default_dtype(dtype)
