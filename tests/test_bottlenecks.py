@@ -113,7 +113,7 @@ def test_a_stochastic_z_is_drawn_in_training_and_answers_alike_in_every_batch_af
     x = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8)
     one, other = network.train()(x), network(x)
     assert not torch.equal(one.z_logits, other.z_logits)
-    assert float(one.rate) > 0
+    assert float(one.rate.detach()) > 0
     whole, parts = features_of(network, x), features_of(network, x, batch=2)
     torch.testing.assert_close(whole, parts)
     assert torch.equal(whole["logits/z"], features_of(network, x)["logits/z"])
