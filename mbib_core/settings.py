@@ -42,6 +42,9 @@ SETTINGS: dict[str, Setting] = {
     "inverse": Setting("tau of SADE: how far its third expert favours the tail", low=0),
 }
 
+# What training images may go through; `augmentation.AUGMENTATIONS` says what each of them is.
+AUGMENTATIONS = ("crop+flip", "none", "cutout", "autoaugment+cutout", "randaugment", "mixup", "cutmix", "remix")
+
 
 def _of(kind: type, words: str, default: Any = None, **more: Any) -> Any:
     return field(default=default, metadata={"setting": Setting(words, kind, **more)})
@@ -72,7 +75,9 @@ class Settings:
     rate: float | None = _of(float, "largest learning rate, other than the schedule's", low=0)
     weight_decay: float | None = _of(float, "other than the schedule's", low=0)
     depth: int | None = _of(int, "of the ResNet: 6 n + 2, such as 8, 20, 32 or 56", low=8, high=1202)
-    augmentation: str | None = _of(str, "crop+flip or none", choices=("crop+flip", "none"))
+    augmentation: str | None = _of(
+        str, f"{', '.join(AUGMENTATIONS)} (all but none after crop+flip)", choices=AUGMENTATIONS
+    )
     size: int | None = _of(int, "pixels a side that the images of a folder are made (default 32)", low=8, high=1024)
     seed: int = _of(int, "of initial weights and augmentation (default 0)", 0, low=0, high=2**32 - 1)
     own: Mapping[str, Value] = field(default_factory=dict, hash=False)
