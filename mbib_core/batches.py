@@ -4,26 +4,58 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from mbib_core.augmentation import (
+    AUGMENTATIONS,
+    Augmentation,
+    Mixing,
+    blend,
+    cut_out,
+    draw_mixing,
+    draw_operations,
+    operate,
+    paste,
+    relabelled,
+)
 from mbib_core.data.longtailed import Images
 
 
+class Mixed(NamedTuple):
+    """The labels of the images that a batch's were mixed with, and the share that its own labels have."""
+
+    y: Int[Tensor, " b"]
+    share: Float[Tensor, ""]
+
+
 class Batch(NamedTuple):
-    """What a step is made from: B images and their labels, on the device; and another batch where a stage wants two."""
+    """What a step is made from: B images and their labels, on the device; another batch where a stage wants two; and
+    what the images were mixed with."""
 
     x: UInt8[Tensor, "b 3 h w"]
     y: Int[Tensor, " b"]
     second: "Batch | None" = None
+    mixed: Mixed | None = None
 
 
 class Draws(NamedTuple):
-    """One epoch's choices for N images: which ones, in order; the corner of each crop; which are mirrored."""
+    """One epoch's choices for N images: which ones, in order; the corner of each crop; which are mirrored; and, where
+    the augmentation has them, operations, centres of holes, and what is mixed with what."""
 
     rows: Int[Tensor, " n"]
     crops: Int[Tensor, "n 2"]
     flips: Bool[Tensor, " n"]
+    operations: Int[Tensor, "n 2"] | None = None
+    holes: Float[Tensor, "n 2"] | None = None
+    mixing: Mixing | None = None
+
+    def to(self, device: torch.device) -> "Draws":
+        """All that is used there on the device; the operations stay, images are sorted by them on the CPU."""
+        mixing = self.mixing and Mixing(self.mixing.kind, *(part.to(device) for part in self.mixing[1:]))
+        rows, crops, flips = (part.to(device) for part in self[:3])
+        holes = self.holes if self.holes is None else self.holes.to(device)
+        return Draws(rows, crops, flips, self.operations, holes, mixing)
 
 
 class Source:
@@ -32,6 +64,7 @@ class Source:
     def __init__(self, images: Images, padding: int, device: torch.device):
         self.labels, self.padding, self.device = images.y, padding, device
         self.x, self.y = pad(images.x.to(device), padding), images.y.to(device)
+        self.counts = images.y.bincount().to(device)
 
     def stream(
         self,
@@ -50,19 +83,37 @@ class Source:
         is left out: batch norm needs two.
         """
         n = len(draws.rows)
-        all_draws = [[part.to(self.device) for part in one] for one in (draws, second) if one is not None]
-        for start in range(0, n, batch):
+        draws, second = draws.to(self.device), second and second.to(self.device)
+        for number, start in enumerate(range(0, n, batch)):
             stop = min(start + batch, n)
             if (stop - start) // ranks > 1:
                 own = slice(start + rank, stop, ranks)
-                first, *other = (
-                    Batch(
-                        resize(augment(self.x, rows[own], crops[own], flips[own], self.padding), scale),
-                        self.y[rows[own]],
-                    )
-                    for rows, crops, flips in all_draws
-                )
-                yield first._replace(second=other[0]) if other else first
+                first = self._mixed(draws, own, number) if draws.mixing else self._cut(draws, own)
+                other = second and self._cut(second, own)
+                other = other and other._replace(x=resize(other.x, scale))
+                yield first._replace(x=resize(first.x, scale), second=other)
+
+    def _cut(self, draws: Draws, at: slice | Int[Tensor, " b"]) -> Batch:
+        """The images at these places of the order, not mixed."""
+        x = augment(self.x, draws.rows[at], draws.crops[at], draws.flips[at], self.padding)
+        if draws.operations is not None:
+            x = operate(x, draws.operations[at])
+        if draws.holes is not None:
+            x = cut_out(x, draws.holes[at])
+        return Batch(x, self.y[draws.rows[at]])
+
+    def _mixed(self, draws: Draws, at: slice, number: int) -> Batch:
+        """The images at these places, mixed with their partners, which are cut here whatever process has them."""
+        assert draws.mixing is not None
+        kind, partners, shares, centres = draws.mixing
+        share, (x, y, *_), (x_other, y_other, *_) = shares[number], self._cut(draws, at), self._cut(draws, partners[at])
+        if kind == "cutmix":
+            x, share = paste(x, x_other, share, centres[number])
+        else:
+            x = blend(x, x_other, share)
+        if kind == "remix":
+            y, y_other = relabelled(y, y_other, share, self.counts)
+        return Batch(x, y, mixed=Mixed(y_other, share))
 
 
 def draw(
@@ -74,13 +125,16 @@ def draw(
     padding: int = 4,
     flip: bool = True,
     stream: int = 0,
+    augmentation: Augmentation = AUGMENTATIONS["crop+flip"],
+    batch: int = 128,
 ) -> Draws:
     """One epoch's choices, drawn on the CPU from (seed, epoch) alone: the same on every device, nothing to save for a
     resume.
 
     q = 1 takes each image once, in a fresh order; any other q draws as many with replacement, so that class i has the
     share n_i^q of them (0: every class equally often; Kang et al. 2020). {1: 0.7, 0: 0.3} draws seven tenths by q = 1
-    and the rest by q = 0. `stream` 1, 2, ... are other draws.
+    and the rest by q = 0. `stream` 1, 2, ... are other draws. What the `augmentation` adds comes last, so that order,
+    crops and flips are those of a run without it; images are mixed within a `batch`.
     """
     random, n = torch.Generator().manual_seed(seed_of(seed, epoch, stream)), len(labels)
     if q == 1:
@@ -94,7 +148,11 @@ def draw(
             share = counts ** (q - 1)
         rows = torch.multinomial(share[labels], n, replacement=True, generator=random)
     crops = torch.randint(0, 2 * padding + 1, (n, 2), generator=random)
-    return Draws(rows, crops, torch.rand(n, generator=random, dtype=torch.float32) < 0.5 * flip)
+    flips = torch.rand(n, generator=random, dtype=torch.float32) < 0.5 * flip
+    operations = draw_operations(augmentation.policy, n, random) if augmentation.policy else None
+    holes = torch.rand(n, 2, generator=random, dtype=torch.float32) if augmentation.cutout else None
+    mixing = draw_mixing(augmentation.mix, n, batch, random) if augmentation.mix else None
+    return Draws(rows, crops, flips, operations, holes, mixing)
 
 
 def seed_of(seed: int, epoch: int, stream: int = 0) -> int:

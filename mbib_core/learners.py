@@ -73,5 +73,12 @@ class Learner(nn.Module):
         return ""
 
     def forward(self, batch: Batch, loss: Loss, progress: float) -> Float[Tensor, ""]:
-        """`loss(outputs, targets, counts=..., progress=...)` of one batch; `progress` is the stage's, in [0, 1)."""
-        return loss(self.outputs(batch.x), batch.y, counts=self.counts, progress=progress)
+        """`loss(outputs, targets, counts=..., progress=...)` of one batch; `progress` is the stage's, in [0, 1).
+
+        Of mixed images it is the mean of the losses for both labels, by their shares.
+        """
+        outputs, more = self.outputs(batch.x), {"counts": self.counts, "progress": progress}
+        nats = loss(outputs, batch.y, **more)
+        if batch.mixed is None:
+            return nats
+        return torch.lerp(loss(outputs, batch.mixed.y, **more), nats, batch.mixed.share)

@@ -31,7 +31,7 @@ class Setting(NamedTuple):
 # Settings that belong to a method. Its row says which ones it has and what they are if nothing is asked for.
 SETTINGS: dict[str, Setting] = {
     "alphas": Setting("shares of the shallow observations, Eq. 11", low=0, high=1, several=True),
-    "beta": Setting("price of disagreement, Eq. 9", low=0),
+    "beta": Setting("price of disagreement, Eq. 9; in other bottlenecks of the rate", low=0),
     "k": Setting("exponent of the class weights, Eq. 7", low=0),
     "gamma": Setting("exponent of the class temperatures, Eq. 8", low=0),
     "focus": Setting("exponent of (1 - p) in the focal loss", low=0),
@@ -59,6 +59,9 @@ SETTINGS: dict[str, Setting] = {
     "agreement": Setting("share of SRepr's loss that asks for the answer of the drawn networks", low=0, high=1),
     "softness": Setting("temperature of the answers that SRepr compares", low=0.01),
 }
+
+# What training images may go through; `augmentation.AUGMENTATIONS` says what each of them is.
+AUGMENTATIONS = ("crop+flip", "none", "cutout", "autoaugment+cutout", "randaugment", "mixup", "cutmix", "remix")
 
 
 def _of(kind: type, words: str, default: Any = None, **more: Any) -> Any:
@@ -90,7 +93,9 @@ class Settings:
     rate: float | None = _of(float, "largest learning rate, other than the schedule's", low=0)
     weight_decay: float | None = _of(float, "other than the schedule's", low=0)
     depth: int | None = _of(int, "of the ResNet: 6 n + 2, such as 8, 20, 32 or 56", low=8, high=1202)
-    augmentation: str | None = _of(str, "crop+flip or none", choices=("crop+flip", "none"))
+    augmentation: str | None = _of(
+        str, f"{', '.join(AUGMENTATIONS)} (all but none after crop+flip)", choices=AUGMENTATIONS
+    )
     average: str | None = _of(str, "weights that are kept: ema, or swa, of the last quarter", choices=("ema", "swa"))
     size: int | None = _of(int, "pixels a side that the images of a folder are made (default 32)", low=8, high=1024)
     seed: int = _of(int, "of initial weights and augmentation (default 0)", 0, low=0, high=2**32 - 1)

@@ -14,6 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
+from mbib_core.augmentation import AUGMENTATIONS
 from mbib_core.averages import LATE, averaged, put_into
 from mbib_core.batches import Draws, Source, draw, seed_of
 from mbib_core.checkpoints import read_checkpoint, write_checkpoint
@@ -95,8 +96,6 @@ def train(
         run.ranks, run.seconds = ranks, before
         run.compiled = bool(saved["compiled"]) if saved else compiled and len(data.train.y) >= schedule.batch
         run.commits = list(dict.fromkeys([*(saved["commits"] if saved else []), commit_of_code()]))
-        padding = 0 if schedule.augmentation == "none" else schedule.padding
-        source, flip = Source(data.train, padding, device), bool(padding) and data.flip and settings.flip
         curve_images = first_of_each_class(data.validation, CURVE_IMAGES)
         total, done = sum(epochs for _, epochs in plan), 0
         resumed = sum(epochs for _, epochs in plan[: saved["stage"]]) + saved["epoch"] if saved else 0
@@ -119,6 +118,11 @@ def train(
                 if failed := learner.compile_for(own_share, scales):
                     run.compiled = False
                     warnings.warn(f"the network could not be compiled and is trained as it is: {failed}", stacklevel=2)
+            augmentation = AUGMENTATIONS[recipe.augmentation]
+            padding = recipe.padding if augmentation.crops else 0
+            source, flip = Source(data.train, padding, device), augmentation.crops and data.flip and settings.flip
+            drawn_of = partial(draw, source.labels, seed=settings.seed, padding=padding, flip=flip)
+            drawn_of = partial(drawn_of, augmentation=augmentation, batch=recipe.batch)
             loss_of = partial(stage.loss, **settings.own)
             step: nn.Module = learner if ranks == 1 else nn.parallel.DistributedDataParallel(learner)
             for epoch in range(first, epochs):
@@ -128,7 +132,7 @@ def train(
                 _train_mode(learner, stage)
                 torch.manual_seed(seed_of(settings.seed, done + epoch, 1 + rank))
                 q = stage.q(share) if callable(stage.q) else stage.q
-                drawn = partial(draw, source.labels, seed=settings.seed, epoch=done + epoch, padding=padding, flip=flip)
+                drawn = partial(drawn_of, epoch=done + epoch)
                 draws, second, scale = drawn(q=q), None, recipe.scale(epoch, epochs)
                 if stage.second is not None:
                     view = stage.second == "view"

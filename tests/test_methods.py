@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mbib_core import losses, methods, mixtures, rebalancing
+from mbib_core import losses, methods, mixtures, rebalancing, stochastic
 from mbib_core.methods import METHODS, method_of, settle, shared_alphas
 from mbib_core.networks import Outputs
 from mbib_core.schedules import SCHEDULES
@@ -21,7 +21,7 @@ def outputs(taps: int, with_z: bool = True) -> Outputs:
     random = torch.Generator().manual_seed(0)
     v = tuple(torch.randn(4, 3, generator=random, dtype=torch.float64) for _ in range(taps))
     z = torch.randn(4, 3, generator=random, dtype=torch.float64) if with_z else None
-    return Outputs(v, v, z, z)
+    return Outputs(v, v, z, z, rate=torch.tensor(0.7))
 
 
 V, Z = outputs(3).v_logits, outputs(3).z_logits
@@ -108,6 +108,14 @@ EXPECTED = {
     "ride-3": lambda: ride(),
     "ride-4": lambda: ride(),
     "ride-4-routed": lambda: ride(),
+    "vib": lambda: F.cross_entropy(Z, TARGETS) + 2 * 0.7,
+    "vib-bsce": lambda: balanced(Z, 0) + 2 * 0.7,
+    "nib": lambda: F.cross_entropy(Z, TARGETS) + 2 * 0.7**2,
+    "drop": lambda: F.cross_entropy(Z, TARGETS) + 2 * 0.7,
+    "vsd": lambda: F.cross_entropy(V[2], TARGETS) + F.cross_entropy(Z, TARGETS) + 2 * kl(V[2], Z, 0),
+    "vsd-published": lambda: (
+        F.cross_entropy(V[2], TARGETS) + F.cross_entropy(Z, TARGETS) + 2 * stochastic.published_distillation(V[2], Z)
+    ),
 }
 
 
@@ -153,6 +161,7 @@ def test_frozen_settings_are_those_of_their_data_set_and_leave_alone_what_a_vari
     monkeypatch.setattr(methods, "CHOSEN", {"cifar100-lt": own})
     fixed = {"bsce": {"k": 0.0}, "mbib-beta0": {"beta": 0.0}, "mbib-consistent": {"k": 0.5}}
     fixed |= {"mbib-x": {"alphas": shared_alphas(4)}, "cdt": {"gamma": 0.2}, "vs": {"gamma": 0.2}}
+    fixed |= {name: dict(METHODS[name].own) for name in methods.FAMILIES["bottlenecks"]}
     for name, method in METHODS.items():
         usual = method_of(settle(Settings(method=name, data="glyphs-lt")))
         assert usual.own == method.own, "no other data set is touched"

@@ -3,7 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
+from mbib_core.augmentation import AUGMENTATIONS
 from mbib_core.criteria import check_settings
+from mbib_core.learners import Learner
 from mbib_core.methods.balanced import BALANCED
 from mbib_core.methods.bottlenecks import BOTTLENECKS
 from mbib_core.methods.contrast import CONTRAST
@@ -92,6 +94,12 @@ def _check(s: Settings, method: Method) -> None:
         raise ValueError(
             f"{s.method} observes the picture itself, of 32 x 32 pixels: ask for another schedule than "
             f"{s.schedule} and leave size out"
+        )
+    plain = method.learner.forward is Learner.forward and all(stage.second is None for stage in method.stages)
+    if AUGMENTATIONS[schedule.augmentation].mix and not plain:
+        raise ValueError(
+            f"{schedule.augmentation} gives every image two labels, which {s.method} cannot take, as it compares "
+            f"images or has two batches: ask for another augmentation, such as cutout"
         )
     if "alphas" in s.own and len(s.alphas) != observations - 1:
         raise ValueError(f"{s.taps} observations need {observations - 1} alphas, not {len(s.alphas)}: {s.alphas}")

@@ -12,6 +12,7 @@ from mbib_core.networks.bottleneck import Bottleneck, Outputs, default_predictio
 from mbib_core.networks.experts import Branches, Experts, Norms
 from mbib_core.networks.heads import Aligned, Cosine, Nearest, Rotated, Scaled, WrappedCauchy
 from mbib_core.networks.resnet import ResNet, even_taps, multiply_adds
+from mbib_core.networks.stochastic import STOCHASTIC
 
 __all__ = ["Bottleneck", "Experts", "Network", "Outputs", "default_prediction", "multiply_adds", "predictions"]
 
@@ -34,6 +35,8 @@ class Network:
     image itself. `with_v` and `with_z` say which classifiers there are, `head` of which kind they are. With `experts`
     there are as many ends of the network: each with `private` "stages" and a classifier, or a bottleneck of three
     observations, if `with_z`; each with a "norm" of its own; or each with a "block". `routed` puts routers on them.
+    `stochastic` is how z is drawn: "gaussian" (VIB), "homoscedastic" (nonlinear IB), "drop" (Drop-bottleneck), "" not
+    at all.
     """
 
     depth: int = 32
@@ -45,6 +48,7 @@ class Network:
     experts: int = 0
     private: str = "stages"
     routed: bool = False
+    stochastic: str = ""
 
     def build(
         self,
@@ -63,6 +67,15 @@ class Network:
                 return kinds[self.private](self.depth, classes, self.experts, head=head, mean=mean, std=std)
             taps = even_taps(self.depth, self.taps - self.picture)
             backbone = ResNet(self.depth, (0, *taps) if self.picture else taps)
-            return Bottleneck(backbone, classes, with_v=self.with_v, with_z=self.with_z, head=head, mean=mean, std=std)
+            return Bottleneck(
+                backbone,
+                classes,
+                with_v=self.with_v,
+                with_z=self.with_z,
+                head=head,
+                stochastic=STOCHASTIC[self.stochastic] if self.stochastic else None,
+                mean=mean,
+                std=std,
+            )
         finally:
             torch.set_default_dtype(dtype)
