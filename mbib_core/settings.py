@@ -40,6 +40,10 @@ SETTINGS: dict[str, Setting] = {
     "effective": Setting("beta of the effective number of images, (1 - beta^n) / (1 - beta)", low=0, high=1),
     "norm_power": Setting("tau of tau-normalisation: classifier rows are divided by their norm to this power", low=0),
     "inverse": Setting("tau of SADE: how far its third expert favours the tail", low=0),
+    "class_noise": Setting("how far CC-SAM moves the classifier for a class", low=0),
+    "distil_share": Setting("share of the teacher in DiVE's loss", low=0, high=1),
+    "distil_temperature": Setting("temperature of teacher and student in DiVE", low=1e-3),
+    "rho": Setting("how far uphill SAM takes the gradient of its step", low=0),
 }
 
 

@@ -31,8 +31,9 @@ class Stage:
     stands still, its batch norm too (`statistics_move` lets its running statistics follow the images). `rates` are
     factors of the learning rate by prefix. `begin(learner, images=, **own)` may add modules or draw some anew and is
     repeated when a run resumes; `each_epoch(learner, images=, progress=, **own)` comes after every epoch;
-    `end(learner, images=, **own)` must keep the structure. `epochs` is a share of the run's, `recipe` what differs from
-    its schedule.
+    `end(learner, images=, **own)` must keep the structure. `ascent(learner, **own)` takes each step's gradient from
+    elsewhere: it moves the weights by their gradients, the gradients are computed anew there, and the step is made from
+    where the weights were. `epochs` is a share of the run's, `recipe` what differs from its schedule.
     """
 
     loss: Loss
@@ -42,6 +43,7 @@ class Stage:
     statistics_move: bool = False
     rates: Mapping[str, float] = field(default_factory=dict)
     begin: Callable[..., None] = nothing
+    ascent: Callable[..., None] | None = None
     each_epoch: Callable[..., None] = nothing
     end: Callable[..., None] = nothing
     epochs: float = 1.0
