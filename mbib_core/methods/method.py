@@ -74,9 +74,10 @@ class Method:
         """The stages with their epochs, where the first one's share of 1 is `epochs`."""
         return [(stage, max(1, round(stage.epochs * epochs))) for stage in self.stages]
 
-    def loss(self, outputs: Outputs, targets: Tensor, counts: Tensor, progress: float = 0.0) -> Tensor:
-        """The first stage's loss of one batch, a scalar in nats; `targets` [B], training `counts` [C]."""
-        return self.stages[0].loss(outputs, targets, counts=counts, progress=progress, **self.own)
+    def loss(self, outputs: Outputs, targets: Tensor, counts: Tensor, progress: float = 0.0, **kept: Any) -> Tensor:
+        """The first stage's loss of one batch, a scalar in nats; `targets` [B], training `counts` [C], and what the
+        learner has `kept` for it."""
+        return self.stages[0].loss(outputs, targets, counts=counts, progress=progress, **self.own, **kept)
 
 
 def on_v(loss: Callable[..., Tensor]) -> Loss:
