@@ -58,6 +58,17 @@ SETTINGS: dict[str, Setting] = {
     "tail_smoothing": Setting("label smoothing of the smallest class in MiSLAS", low=0, high=1),
     "agreement": Setting("share of SRepr's loss that asks for the answer of the drawn networks", low=0, high=1),
     "softness": Setting("temperature of the answers that SRepr compares", low=0.01),
+    "class_noise": Setting("how far CC-SAM moves the classifier for a class", low=0),
+    "consistency": Setting("weight of the agreement of two views in GLMC", low=0),
+    "contrast_temperature": Setting("temperature of the cosines of features in KCL, TSC and PaCo", low=1e-3),
+    "distil_share": Setting("share of the teacher in DiVE's loss", low=0, high=1),
+    "distil_temperature": Setting("temperature of teacher and student in DiVE", low=1e-3),
+    "key_momentum": Setting("momentum of the running mean of the weights that makes keys", low=0, high=1),
+    "key_weight": Setting("weight of a key of the same class in PaCo, that of the class itself being 1", low=0),
+    "positives": Setting("keys of an image's class that KCL and TSC draw from the queue", int, low=0),
+    "queue": Setting("keys that are kept to contrast an image with", int, low=1, high=10**7),
+    "rho": Setting("how far uphill SAM takes the gradient of its step", low=0),
+    "target_share": Setting("weight of the class' target in TSC, that of the other view being 1", low=0),
 }
 
 # What training images may go through; `augmentation.AUGMENTATIONS` says what each of them is.

@@ -3,7 +3,8 @@
 import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -143,6 +144,11 @@ def train(
                     loss = step(batch, loss_of, share)
                     optimizer.zero_grad(set_to_none=True)
                     scaler.scale(loss).backward()
+                    if stage.ascent is not None:
+                        with _restored(learner):
+                            stage.ascent(learner, **settings.own)
+                            optimizer.zero_grad(set_to_none=True)
+                            scaler.scale(step(batch, loss_of, share)).backward()
                     scaler.step(optimizer)
                     scaler.update()
                     if mean and recipe.average == "ema":
@@ -229,6 +235,16 @@ def _train_mode(learner: Learner, stage: Stage) -> None:
         own = list(module.parameters(recurse=False))
         if own and not stage.statistics_move and not any(p.requires_grad for p in own):
             module.eval()
+
+
+@contextmanager
+def _restored(learner: Learner) -> Iterator[None]:
+    """Afterwards weights and statistics have the bits that they had before; the gradients stay."""
+    tensors = [*learner.parameters(), *learner.buffers()]
+    kept = [tensor.detach().clone() for tensor in tensors]
+    yield
+    with torch.no_grad():
+        torch._foreach_copy_(tensors, kept)
 
 
 def _look(run: Trained, data: LongTailed, curve_images: Any, epoch: int, total: int, checkpoint: Path | None) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mbib_core import losses, methods, mixtures, rebalancing, stochastic
+from mbib_core import contrast, losses, methods, mixtures, rebalancing, stochastic
 from mbib_core.methods import METHODS, method_of, settle, shared_alphas
 from mbib_core.networks import Outputs
 from mbib_core.schedules import SCHEDULES
@@ -116,6 +116,26 @@ EXPECTED = {
     "vsd-published": lambda: (
         F.cross_entropy(V[2], TARGETS) + F.cross_entropy(Z, TARGETS) + 2 * stochastic.published_distillation(V[2], Z)
     ),
+    "dive": lambda: balanced(V[2], 0),
+    "sam": lambda: F.cross_entropy(V[2], TARGETS),
+    "bsce-sam": lambda: balanced(V[2], 0),
+    "cc-sam": lambda: contrast.cc_sam(V[2], TARGETS, counts=COUNTS, class_noise=1e-6, **KEPT["cc-sam"]),
+    "ssp": lambda: F.cross_entropy(V[2], TARGETS),
+    "kcl": lambda: contrast.kcl(V[0], V[1], V[2], SAME, contrast_temperature=0.07),
+    "tsc": lambda: contrast.tsc(V[0], V[1], V[2], SAME, TARGETS, V[1][:3], contrast_temperature=0.07, target_share=0.2),
+    "paco": lambda: contrast.paco(
+        V[2], TARGETS, counts=COUNTS, contrast_temperature=0.05, key_weight=0.01, **KEPT["paco"]
+    ),
+    "glmc": lambda: contrast.glmc(V, TARGETS, counts=COUNTS, progress=0.0, k=0.4, consistency=4.0, **KEPT["glmc"]),
+}
+SAME = TARGETS[:, None] == TARGETS
+QUEUE = {"q": V[0], "k": V[1], "keys": V[2], "key_labels": TARGETS}
+KEPT = {  # what a learner gives to its loss beside the outputs
+    "cc-sam": {"features": V[2], "weight": V[1][:3], "bias": V[0][0]},
+    "kcl": QUEUE,
+    "tsc": QUEUE | {"own": TARGETS, "sphere": V[1][:3]},
+    "paco": QUEUE,
+    "glmc": {"plain": V, "predicted": V, "projected": V, "partners": TARGETS.flip(0), "share": torch.tensor(0.3)},
 }
 
 
@@ -134,7 +154,7 @@ def test_a_method_has_the_loss_that_it_is_named_after(name: str) -> None:
     settings = settle(Settings(data="cifar100-lt", method=name, **asked))
     o = outputs(3) if method.parts.with_z else Outputs(V, V, None, None)
     o = o._replace(experts=(o,) * method.parts.experts)
-    found = method_of(settings).loss(o, TARGETS, COUNTS)
+    found = method_of(settings).loss(o, TARGETS, COUNTS, **KEPT.get(name, {}))
     assert float(found) == pytest.approx(float(EXPECTED[name]()), rel=1e-6)
 
 
@@ -159,7 +179,7 @@ def test_frozen_settings_are_those_of_their_data_set_and_leave_alone_what_a_vari
 ) -> None:
     own = {"alphas": (0.2, 0.4), "beta": 3.0, "k": 0.7, "gamma": 0.3}
     monkeypatch.setattr(methods, "CHOSEN", {"cifar100-lt": own})
-    fixed = {"bsce": {"k": 0.0}, "mbib-beta0": {"beta": 0.0}, "mbib-consistent": {"k": 0.5}}
+    fixed = {"bsce": {"k": 0.0}, "mbib-beta0": {"beta": 0.0}, "mbib-consistent": {"k": 0.5}, "glmc": {"k": 1.2}}
     fixed |= {"mbib-x": {"alphas": shared_alphas(4)}, "cdt": {"gamma": 0.2}, "vs": {"gamma": 0.2}}
     fixed |= {name: dict(METHODS[name].own) for name in methods.FAMILIES["bottlenecks"]}
     for name, method in METHODS.items():

@@ -31,8 +31,9 @@ class Stage:
     stands still, its batch norm too (`statistics_move` lets its running statistics follow the images). `rates` are
     factors of the learning rate by prefix. `begin(learner, images=, **own)` may add modules or draw some anew and is
     repeated when a run resumes; `each_epoch(learner, images=, progress=, **own)` comes after every epoch;
-    `end(learner, images=, **own)` must keep the structure. `epochs` is a share of the run's, `recipe` what differs from
-    its schedule.
+    `end(learner, images=, **own)` must keep the structure. `ascent(learner, **own)` takes each step's gradient from
+    elsewhere: it moves the weights by their gradients, the gradients are computed anew there, and the step is made from
+    where the weights were. `epochs` is a share of the run's, `recipe` what differs from its schedule.
     """
 
     loss: Loss
@@ -42,6 +43,7 @@ class Stage:
     statistics_move: bool = False
     rates: Mapping[str, float] = field(default_factory=dict)
     begin: Callable[..., None] = nothing
+    ascent: Callable[..., None] | None = None
     each_epoch: Callable[..., None] = nothing
     end: Callable[..., None] = nothing
     epochs: float = 1.0
@@ -72,9 +74,10 @@ class Method:
         """The stages with their epochs, where the first one's share of 1 is `epochs`."""
         return [(stage, max(1, round(stage.epochs * epochs))) for stage in self.stages]
 
-    def loss(self, outputs: Outputs, targets: Tensor, counts: Tensor, progress: float = 0.0) -> Tensor:
-        """The first stage's loss of one batch, a scalar in nats; `targets` [B], training `counts` [C]."""
-        return self.stages[0].loss(outputs, targets, counts=counts, progress=progress, **self.own)
+    def loss(self, outputs: Outputs, targets: Tensor, counts: Tensor, progress: float = 0.0, **kept: Any) -> Tensor:
+        """The first stage's loss of one batch, a scalar in nats; `targets` [B], training `counts` [C], and what the
+        learner has `kept` for it."""
+        return self.stages[0].loss(outputs, targets, counts=counts, progress=progress, **self.own, **kept)
 
 
 def on_v(loss: Callable[..., Tensor]) -> Loss:
