@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from mbib_core.trainer import train
     from mbib_core.weights import read_weights, write_weights
 
-_WHERE = {
+_OF_ONE_CLASSIFIER = (
+    "BalancedSoftmax",
+    "VS",
+    "CDT",
+    "ClassBalanced",
+    "LDAM",
+    "Focal",
+    "ClassBalancedFocal",
+    "LADE",
+    "Seesaw",
+)
+_WHERE = {f"{name}Loss": "criteria" for name in _OF_ONE_CLASSIFIER} | {
     "BIBLoss": "criteria",
     "MBIBLoss": "criteria",
     "from_arrays": "data",
