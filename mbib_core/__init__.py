@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 # of a small network on two threads took eight times as long. Read when torch is loaded, so set before.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-_WHERE = {
+_OF_ONE_CLASSIFIER = (
+    "BalancedSoftmax",
+    "VS",
+    "CDT",
+    "ClassBalanced",
+    "LDAM",
+    "Focal",
+    "ClassBalancedFocal",
+    "LADE",
+    "Seesaw",
+)
+_WHERE = {f"{name}Loss": "criteria" for name in _OF_ONE_CLASSIFIER} | {
     "BIBLoss": "criteria",
     "MBIBLoss": "criteria",
     "from_arrays": "data",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from test_rows import FEATURES, SHORT, N, W, Y, Z, replace, run
 from torch.nn import functional as F
 
+import mbib_core
 from mbib_core import criteria
 from mbib_core.batches import draw
 from mbib_core.criteria import LogitLoss
@@ -172,6 +173,7 @@ SMOOTH = [module for module in MODULES if module.__name__ not in ("FocalLoss", "
 def test_a_module_is_its_function_keeps_its_counts_in_half_precision_and_refuses_what_bib_refuses(
     module: type[LogitLoss],
 ) -> None:
+    assert getattr(mbib_core, module.__name__) is module
     criterion, counts = module(N.tolist()), torch.from_numpy(N).long()
     assert float(criterion(Z[0], Y)) == float(MODULES[module](Z[0], Y, counts=counts))
     half = module([10**6, 40, 19, 8, 3]).half()(Z[0].half(), Y)
