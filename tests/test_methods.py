@@ -116,7 +116,7 @@ def test_frozen_settings_are_those_of_their_data_set_and_leave_alone_what_a_vari
     own = {"alphas": (0.2, 0.4), "beta": 3.0, "k": 0.7, "gamma": 0.3}
     monkeypatch.setattr(methods, "CHOSEN", {"cifar100-lt": own})
     fixed = {"bsce": {"k": 0.0}, "mbib-beta0": {"beta": 0.0}, "mbib-consistent": {"k": 0.5}}
-    fixed |= {"mbib-x": {"alphas": shared_alphas(4)}}
+    fixed |= {"mbib-x": {"alphas": shared_alphas(4)}, "disalign": {"k": 1.2}, "srepr": {"k": 1.0}}
     for name, method in METHODS.items():
         usual = method_of(settle(Settings(method=name, data="glyphs-lt")))
         assert usual.own == method.own, "no other data set is touched"
