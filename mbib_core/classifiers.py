@@ -61,15 +61,15 @@ def label_aware_smoothing(
 
 
 def agreeing(
-    logits: Sequence[Logits], targets: Targets, *, counts: Counts, k: float, agreement: float, softness: float
+    logits: Sequence[Logits], targets: Targets, *, counts: Counts, k: float, self_agreement: float, softness: float
 ) -> Scalar:
     """(1 - a) of `weighted` and a T^2 KL(mean_m p_T(.|f_m) || p_T(.|f)), after SRepr (Nam et al. 2023).
 
     The last `logits` are the student's, of the features f; those before are of the same classifier on the features f_m
-    of drawn networks, and teach without a gradient. a = `agreement`, T = `softness`.
+    of drawn networks, and teach without a gradient. a = `self_agreement`, T = `softness`.
     """
     *members, student = logits
     teacher = torch.stack([m.detach() / softness for m in members]).softmax(2).mean(0).log()
     divergence = self_distillation(teacher, student / softness)
     own = weighted(student, targets, counts=counts, k=k)
-    return (1 - agreement) * own + agreement * softness**2 * divergence
+    return (1 - self_agreement) * own + self_agreement * softness**2 * divergence

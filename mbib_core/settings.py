@@ -56,7 +56,7 @@ SETTINGS: dict[str, Setting] = {
     "radius": Setting("of MaxNorm: how far from the smallest norm of classifier rows to the largest", low=0, high=1),
     "head_smoothing": Setting("label smoothing of the largest class in MiSLAS", low=0, high=1),
     "tail_smoothing": Setting("label smoothing of the smallest class in MiSLAS", low=0, high=1),
-    "agreement": Setting("share of SRepr's loss that asks for the answer of the drawn networks", low=0, high=1),
+    "self_agreement": Setting("share of SRepr's loss that asks for the answer of the drawn networks", low=0, high=1),
     "softness": Setting("temperature of the answers that SRepr compares", low=0.01),
     "class_noise": Setting("how far CC-SAM moves the classifier for a class", low=0),
     "consistency": Setting("weight of the agreement of two views in GLMC", low=0),

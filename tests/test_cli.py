@@ -432,6 +432,7 @@ def test_python_makes_the_files_and_the_record_of_the_command(mbib: Say, quick: 
     ("--weight-decay 0.001", {"weight_decay": 0.001}),
     ("--depth 14", {"depth": 14}),
     ("--augmentation none", {"augmentation": "none"}),
+    ("--average swa", {"average": "swa"}),
 ])  # fmt: skip
 def test_an_option_of_the_recipe_reaches_name_record_and_weights(
     mbib: Say, quick: str, tmp_path: Path, monkeypatch: Patch, words: str, recipe: dict[str, Any]

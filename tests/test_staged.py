@@ -58,7 +58,7 @@ def test_classifiers_and_their_losses_have_the_numbers_of_their_authors_code() -
         "weight balancing": float(classifiers.binary_balanced(Z[0], Y, counts=N, effective=0.9999)),
         "max-norm": classifiers.max_norm(W, classifiers.norm_radius(W, 0.1))[0].tolist(),
         "las": float(classifiers.label_aware_smoothing(Z[0], Y, counts=N, head_smoothing=0.4, tail_smoothing=0.1)),
-        "srepr": float(classifiers.agreeing([*Z[1:], Z[0]], Y, counts=N, k=1.0, agreement=0.5, softness=2.0)),
+        "srepr": float(classifiers.agreeing([*Z[1:], Z[0]], Y, counts=N, k=1.0, self_agreement=0.5, softness=2.0)),
     }
     for name, expected in {
         "inputs": -1.04525337,
@@ -98,7 +98,7 @@ def test_losses_of_second_stages_agree_with_naive_loops(classes: int, seed: int,
         own -= k[label] * math.log(p[label])
     own = 0.7 * own / sum(k[label] for label in y.tolist()) + 0.3 * 4 * agree
     smoothing = {"head_smoothing": head, "tail_smoothing": tail}
-    sr = classifiers.agreeing([*logits[1:], logits[0]], y, counts=n, k=1.0, agreement=0.3, softness=2.0)
+    sr = classifiers.agreeing([*logits[1:], logits[0]], y, counts=n, k=1.0, self_agreement=0.3, softness=2.0)
     found = classifiers.binary_balanced(logits[0], y, counts=n, effective=0.99)
     assert float(found) == pytest.approx(binary, rel=1e-7)
     assert float(classifiers.label_aware_smoothing(logits[0], y, counts=n, **smoothing)) == pytest.approx(smooth)

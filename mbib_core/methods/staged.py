@@ -278,7 +278,7 @@ STAGED: dict[str, Method] = {
             ),
         ),
         V_ALONE,
-        {"k": 1.0, "agreement": 0.5, "softness": 2.0},
+        {"k": 1.0, "self_agreement": 0.5, "softness": 2.0},
         learner=Drawing,
         source="Nam et al. 2023",
         about="A classifier on averaged weights that must answer alike on features of networks drawn around them.",
