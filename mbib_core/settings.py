@@ -41,13 +41,13 @@ SETTINGS: dict[str, Setting] = {
     "norm_power": Setting("tau of tau-normalisation: classifier rows are divided by their norm to this power", low=0),
     "inverse": Setting("tau of SADE: how far its third expert favours the tail", low=0),
     "diversity": Setting("how far RIDE drives its experts apart, its -lambda", low=0),
+    "tempering": Setting("eta of RIDE: how far its class temperatures follow the counts", low=0, high=1),
     "urgency": Setting("how heavy an image counts for RIDE's routers that a later expert would put right", low=0),
     "medium_from": Setting(
         "share of the classes, by falling counts, at which ResLT's medium group begins", low=0, high=1
     ),
     "tail_from": Setting("share of the classes, by falling counts, at which ResLT's tail group begins", low=0, high=1),
     "residual": Setting("beta of ResLT: share of its branches' own losses", low=0, high=1),
-    "tempering": Setting("eta of RIDE: how far its class temperatures follow the counts", low=0, high=1),
 }
 
 
