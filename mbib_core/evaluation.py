@@ -65,8 +65,8 @@ def evaluate(
     are more than 5 classes; `by_class` for each prediction; of the `default` prediction the `micro` accuracy (over
     pictures), `macro_f1`, the `posterior_means` (Eq. 14) and the `calibration` over all and by shot; `rho` (Eqs. 15 to
     17) and the leave-one-out 10-nearest-neighbour accuracy `neighbours` of v and z; of a network with routers the mean
-    number of `experts_used`. None stands for what has no value,
-    such as a class without pictures. Raises FloatingPointError if the network has diverged.
+    number of `experts_used`. None stands for what has no value, such as a class without pictures. Raises
+    FloatingPointError if the network has diverged.
     """
     counts = data.counts.to(next(network.parameters()).device)
     found = features_of(network, images.x, predict=lambda outputs: predict(outputs, counts))

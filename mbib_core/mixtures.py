@@ -182,9 +182,9 @@ def shares_without_labels(
     """Shares of the experts that make their answers to two views of unlabelled images most alike (SADE, at test time).
 
     The logits' mean with these shares in place of equal ones is SADE's answer to a test set that is known as a whole
-    and may be spread unevenly. Nothing in this project calls this: an accuracy reached with it has seen the test images
-    and must say so. `first` and `second` are as in `stability`. SGD with Nesterov's momentum and the published values,
-    for `epochs` or until a share is below 0.05. The views are drawn once here, anew in each epoch there.
+    and may be spread unevenly. Nothing in this project calls this: an accuracy reached with it has seen the test
+    images, and must say so. `first` and `second` are as in `stability`. SGD with Nesterov's momentum and the published
+    values, for `epochs` or until a share is below 0.05. The views are drawn once here, anew in each epoch there.
     """
     first, second, random = first.detach(), second.detach(), torch.Generator().manual_seed(seed)
     with torch.inference_mode(False), torch.enable_grad():

@@ -46,13 +46,13 @@ SETTINGS: dict[str, Setting] = {
     "mitigation": Setting("p of the seesaw loss: how far it spares the rarer classes", low=0),
     "compensation": Setting("q of the seesaw loss: how far it punishes a wrong answer", low=0),
     "diversity": Setting("how far RIDE drives its experts apart, its -lambda", low=0),
+    "tempering": Setting("eta of RIDE: how far its class temperatures follow the counts", low=0, high=1),
     "urgency": Setting("how heavy an image counts for RIDE's routers that a later expert would put right", low=0),
     "medium_from": Setting(
         "share of the classes, by falling counts, at which ResLT's medium group begins", low=0, high=1
     ),
     "tail_from": Setting("share of the classes, by falling counts, at which ResLT's tail group begins", low=0, high=1),
     "residual": Setting("beta of ResLT: share of its branches' own losses", low=0, high=1),
-    "tempering": Setting("eta of RIDE: how far its class temperatures follow the counts", low=0, high=1),
     "radius": Setting("of MaxNorm: how far from the smallest norm of classifier rows to the largest", low=0, high=1),
     "head_smoothing": Setting("label smoothing of the largest class in MiSLAS", low=0, high=1),
     "tail_smoothing": Setting("label smoothing of the smallest class in MiSLAS", low=0, high=1),

@@ -14,7 +14,7 @@ from test_rows import SHORT, run
 from torch.nn import functional as F
 
 from mbib_core.batches import Batch, draw
-from mbib_core.methods import METHODS
+from mbib_core.methods import METHODS, settle
 from mbib_core.methods.experts import Bilateral
 from mbib_core.mixtures import (
     reslt,
@@ -31,6 +31,7 @@ from mbib_core.networks import Network, Outputs, multiply_adds, predictions
 from mbib_core.networks.experts import Router
 from mbib_core.rebalancing import ldam
 from mbib_core.runs import make
+from mbib_core.settings import Settings
 
 # The inputs on which the published modules, or their lines, were computed once in float64.
 R = np.random.RandomState(0)
@@ -231,6 +232,12 @@ def test_the_second_batch_of_bbn_has_each_class_by_the_inverse_of_its_count() ->
     rows = torch.cat([draw(labels, seed=0, epoch=e, q=METHODS["bbn"].stages[0].second).rows for e in range(400)])
     share = labels[rows].bincount() / len(rows)
     assert values(share) == pytest.approx([1 / 9, 2 / 9, 6 / 9], abs=0.01)  # 60^-1 : 30^-1 : 10^-1 = 1 : 2 : 6
+
+
+@pytest.mark.fault("other observations of an expert")
+def test_an_experts_observations_are_three() -> None:
+    with pytest.raises(ValueError, match="sade-mbib has 3 observations: leave taps out"):
+        settle(Settings(method="sade-mbib", taps=4))
 
 
 PARAMETERS = {

@@ -1,12 +1,14 @@
 """Backbones and bottlenecks: the paper's sizes, the shortcut, where the observations are taken, the float32 heads."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from mbib_core.batches import Batch
 from mbib_core.methods import METHODS
 from mbib_core.networks.bottleneck import Bottleneck, Outputs, default_prediction, predictions
 from mbib_core.networks.resnet import Block, ResNet, even_taps, multiply_adds
@@ -266,13 +268,14 @@ def test_a_backbone_that_lists_no_channels_is_refused() -> None:
 @pytest.mark.parametrize("method", list(METHODS))
 def test_every_method_gives_a_finite_loss_whose_gradient_reaches_every_parameter(method: str) -> None:
     torch.manual_seed(0)
-    network = METHODS[method].network(3, depth=8)
-    targets, counts = torch.tensor([0, 1, 2, 0]), torch.tensor([100, 10, 1])
-    outputs = network(pictures(4))
-    loss = METHODS[method].loss(outputs, targets, counts)
-    loss.backward()
-    assert bool(loss.isfinite())
-    still = [name for name, p in network.named_parameters() if p.grad is None]
+    row, targets, counts = METHODS[method], torch.tensor([0, 1, 2, 0]), torch.tensor([100, 10, 1])
+    learner = row.learner(row.network(3, depth=8), counts)
+    batch = Batch(pictures(4), targets, Batch(pictures(4), targets))
+    for stage in row.stages:
+        loss = learner(batch, partial(stage.loss, **row.own), 0.0)
+        loss.backward()
+        assert bool(loss.isfinite())
+    still = [name for name, p in learner.named_parameters() if p.grad is None]
     assert still == []
 
 
