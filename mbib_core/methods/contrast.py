@@ -46,7 +46,7 @@ class Pupil(Learner):
             return super().forward(batch, loss, progress)
         with torch.no_grad(), autocast(batch.x.device, self.precision):
             teacher = self.teacher(batch.x).v_logits[-1]
-        return loss(self.outputs(batch.x), batch.y, counts=self.counts, progress=progress, teacher=teacher)
+        return super().forward(batch, partial(loss, teacher=teacher), progress)
 
 
 def succeed(learner: Learner, **_own: Any) -> None:
@@ -72,9 +72,13 @@ class WithClassifier(Learner):
     """Gives a loss the features and the parameters of the classifier, too."""
 
     def forward(self, batch: Batch, loss: Loss, progress: float) -> Scalar:
-        outputs, classifiers = self.outputs(batch.x), self.network.v_classifiers
-        given = {"features": outputs.observations[-1], **dict(classifiers[-1].named_parameters())}  # type: ignore
-        return loss(outputs, batch.y, counts=self.counts, progress=progress, **given)
+        classifiers: Any = self.network.v_classifiers
+        head = dict(classifiers[-1].named_parameters())
+
+        def given(outputs: Outputs, targets: Tensor, **more: Any) -> Scalar:
+            return loss(outputs, targets, features=outputs.observations[-1], **head, **more)
+
+        return super().forward(batch, given, progress)
 
 
 class Turning(Learner):
@@ -85,10 +89,12 @@ class Turning(Learner):
     def forward(self, batch: Batch, loss: Loss, progress: float) -> Scalar:
         if not hasattr(self, "turns"):
             return super().forward(batch, loss, progress)
-        outputs = self.outputs(turned(batch.x))
         quarters = torch.arange(len(batch.x), device=batch.x.device) % 4
-        logits = self.turns(outputs.observations[-1])
-        return loss(outputs._replace(v_logits=(logits,)), quarters, counts=self.counts, progress=progress)
+
+        def of_turns(outputs: Outputs, targets: Tensor, **more: Any) -> Scalar:
+            return loss(outputs._replace(v_logits=(self.turns(outputs.observations[-1]),)), targets, **more)
+
+        return super().forward(Batch(turned(batch.x), quarters), of_turns, progress)
 
 
 def turned(x: UInt8[Tensor, "b 3 s s"]) -> UInt8[Tensor, "b 3 s s"]:
@@ -323,7 +329,7 @@ CONTRAST: dict[str, Method] = {
         source="Zhou et al. 2023",
         about="the classifier, then the features, are moved uphill for each class by the rarity of its images",
     ),
-    # The peer whose numbers are quoted is, as remembered, LDAM-DRW on pre-trained features.
+    # Published with CE and with LDAM-DRW after it; which of them the paper quotes as SSP is remembered, not read.
     "ssp": Method(
         "SSP",
         (
@@ -336,8 +342,9 @@ CONTRAST: dict[str, Method] = {
         source="Yang & Xu 2020",
         about="learns by how many quarters images are turned, then LDAM-DRW from these features; twice the epochs",
     ),
-    # Nobody has published a script for small images: length, projector, queue and second stage (cRT's) are inferred.
-    # Both views are plain crops and flips; the official ones for ImageNet-LT are MoCo v2's.
+    # No script for small images was found: length, projector, queue and second stage (cRT's) are inferred. The queue
+    # starts with random directions, as MoCo's, and is no longer than an epoch. Both views are crops and flips; for
+    # ImageNet-LT they are MoCo v2's.
     "kcl": Method(
         "KCL",
         (ON_KEYS, STAGED["crt"].stages[1]),
@@ -348,6 +355,7 @@ CONTRAST: dict[str, Method] = {
         about="learns features by contrast with as many keys of each class, then a classifier; twice the epochs",
     ),
     # As KCL, with the queue of the official code for ImageNet-LT; that for CIFAR, which has none, is not followed.
+    # Where a simplex fits the width, the targets are its corners and not the end of 10,000 steps towards them.
     "tsc": Method(
         "TSC",
         (replace(ON_KEYS, begin=aim), STAGED["crt"].stages[1]),
