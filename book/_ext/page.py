@@ -73,37 +73,43 @@ def with_policy(app: Sphinx, error: Exception | None) -> None:
     """Each page says what a browser may run and fetch for it, and no page that it opens can reach back to it."""
     if error or app.builder.format != "html":
         return
-    for page in Path(app.outdir).rglob("*.html"):
-        if page.relative_to(app.outdir).parts[0].startswith("_"):
-            continue  # the theme's templates
-        text = page.read_text(encoding="utf-8")
-        text = BLANK.sub('<a rel="noopener"', text)
-        meta = f'<meta http-equiv="Content-Security-Policy" content="{policy(text, app.config.mathjax_path)}" />'
-        page.write_text(
-            PLACE.sub(rf"\g<1>{meta}", text, count=1), encoding="utf-8", newline="\n"
-        )
+    texts = {
+        page: BLANK.sub('<a rel="noopener"', page.read_text(encoding="utf-8"))
+        for page in Path(app.outdir).rglob("*.html")
+        if not page.relative_to(app.outdir).parts[0].startswith("_")  # templates
+    }
+    # Those of all pages: the search reads other pages, and a browser asks its policy.
+    handlers = sorted(
+        {
+            unescape(h)
+            for t in texts.values()
+            for h in HANDLER.findall(SCRIPT.sub("", t))
+        }
+    )
+    for page, text in texts.items():
+        rules = policy(text, handlers, app.config.mathjax_path)
+        meta = f'<meta http-equiv="Content-Security-Policy" content="{rules}" />'
+        text = PLACE.sub(rf"\g<1>{meta}", text, count=1)
+        page.write_text(text, encoding="utf-8", newline="\n")
 
 
-def policy(page: str, mathjax: str = "") -> str:
-    """The Content-Security-Policy of the HTML `page`: nothing but the site's own files and the scripts written in it.
+def policy(page: str, handlers: list[str], mathjax: str = "") -> str:
+    """The Content-Security-Policy of the HTML `page`: the site's own files and the scripts written in it, no others.
 
-    These are named by their hashes, also the handlers of the theme's two buttons (full screen, print), which need
-    'unsafe-hashes'. 'unsafe-inline' is for styles alone: MathJax writes a style sheet while it draws, and formulas,
+    These are named by their hashes, also `handlers`, those of the theme's buttons (full screen, print), which
+    need 'unsafe-hashes'. 'unsafe-inline' is for styles alone: MathJax writes a style sheet while it draws, and formulas,
     sliders and tables have style attributes. 'unsafe-eval' is not needed. Pictures of sliders and the theme's icons are
     data URIs. Only where MathJax is not served from the site is its host named.
     """
-    inline = [
-        text for attributes, text in SCRIPT.findall(page) if "src=" not in attributes
-    ]
-    handlers = [unescape(text) for text in HANDLER.findall(SCRIPT.sub("", page))]
-    scripts = ["'self'", *dict.fromkeys(map(digest, inline))]
-    if handlers:
-        scripts += ["'unsafe-hashes'", *dict.fromkeys(map(digest, handlers))]
+    found = SCRIPT.findall(page)
+    inline = [text for attributes, text in found if "src=" not in attributes]
     host = urlsplit(mathjax)
     elsewhere = [f"{host.scheme}://{host.netloc}"] if host.netloc else []
+    hashes = [digest(script) for script in dict.fromkeys(inline)]
+    buttons = ["'unsafe-hashes'", *map(digest, handlers)] if handlers else []
     rules = {
         "default-src": ["'none'"],
-        "script-src": [*scripts, *elsewhere],
+        "script-src": ["'self'", *hashes, *buttons, *elsewhere],
         "style-src": ["'self'", "'unsafe-inline'"],
         "img-src": ["'self'", "data:"],
         "font-src": ["'self'", *elsewhere],
