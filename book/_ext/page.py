@@ -96,10 +96,10 @@ def with_policy(app: Sphinx, error: Exception | None) -> None:
 def policy(page: str, handlers: list[str], mathjax: str = "") -> str:
     """The Content-Security-Policy of the HTML `page`: the site's own files and the scripts written in it, no others.
 
-    These are named by their hashes, also `handlers`, those of the theme's buttons (full screen, print), which
-    need 'unsafe-hashes'. 'unsafe-inline' is for styles alone: MathJax writes a style sheet while it draws, and formulas,
-    sliders and tables have style attributes. 'unsafe-eval' is not needed. Pictures of sliders and the theme's icons are
-    data URIs. Only where MathJax is not served from the site is its host named.
+    These are named by their hashes, also `handlers`, those of the theme's buttons (full screen, print), which need
+    'unsafe-hashes'. 'unsafe-inline' is for styles alone: MathJax writes a style sheet while it draws; formulas, sliders
+    and tables have style attributes. 'unsafe-eval' is not needed. Sliders and the theme's icons are data URIs. Only
+    where MathJax is not served from the site is its host named.
     """
     found = SCRIPT.findall(page)
     inline = [text for attributes, text in found if "src=" not in attributes]
