@@ -179,7 +179,7 @@ def named(table: Mapping[str, T], name: str, kind: str) -> T:
 
 
 def check_range(name: str, value: Value) -> None:
-    """Raises ValueError if `value` lies outside the range of the setting `name`, is none of its choices, or no depth."""
+    """Raises ValueError if the setting `name` cannot be `value`: out of range, no choice, no ResNet's depth."""
     setting = describe()[name]
     if setting.choices and value not in setting.choices:
         raise ValueError(f"{name} is {value!r}: it must be one of {', '.join(setting.choices)}")
