@@ -5,6 +5,7 @@
     python book/chapters.py notebook NAME [FILE]   ... and back: outputs stay where a code cell is unchanged
     python book/chapters.py check [NAME ...]       outputs there, no errors, short cells, alt texts
     python book/chapters.py address [OWNER/REPO]   print the repository's address, or change it everywhere
+    python book/chapters.py version [X.Y.Z]        print the version, or change it everywhere, Colab's set-up cells too
     python book/chapters.py headline               draw book/headline.png, write its words into the pages
     python book/chapters.py compact                write the records anew as `mbib train` writes them today
 
@@ -42,6 +43,13 @@ ADDRESSED = (
     "book/*.md",
     "book/*.ipynb",
 )
+# Where the version stands in them, the one place first; on Colab a chapter fetches the tag of that name.
+VERSIONED = {
+    "pyproject.toml": r'(?<=^version = ")[^"]*',
+    "CITATION.cff": r"(?<=^version: ).*",
+    "_config.yml": r"(?<=^  branch: v)\S*",
+    "book/*.ipynb": r"(?<=--branch v)\S*(?= https://)",
+}
 
 
 # ---------------------------------------------------------------- execute
@@ -292,6 +300,38 @@ def change_address(new: str, root: Path = ROOT) -> list[Path]:
         if renewed != text:
             path.write_text(renewed, encoding="utf-8", newline="\n")
             changed.append(path)
+    return changed
+
+
+# ---------------------------------------------------------------- the version
+
+
+def versions(root: Path = ROOT) -> dict[Path, list[str]]:
+    """The versions that each file of VERSIONED names."""
+    return {
+        path: re.findall(place, path.read_text(encoding="utf-8"), re.M)
+        for pattern, place in VERSIONED.items()
+        for path in sorted(root.glob(pattern))
+    }
+
+
+def version(root: Path = ROOT) -> str:
+    """X.Y.Z, read from the one place that holds it: pyproject.toml."""
+    return versions(root)[root / "pyproject.toml"][0]
+
+
+def change_version(new: str, root: Path = ROOT) -> list[Path]:
+    """Rewrites the version in every file of VERSIONED; returns the files changed."""
+    if not re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?", new):
+        raise SystemExit(f"{new!r} is not X.Y.Z, such as 1.0.0 or 1.0.0rc1")
+    changed = []
+    for pattern, place in VERSIONED.items():
+        for path in sorted(root.glob(pattern)):
+            text = path.read_text(encoding="utf-8")
+            renewed = re.sub(place, new, text, flags=re.M)
+            if renewed != text:
+                path.write_text(renewed, encoding="utf-8", newline="\n")
+                changed.append(path)
     return changed
 
 
@@ -607,6 +647,7 @@ def main(arguments: list[str] | None = None) -> None:
         command.add_argument("name", metavar="NAME")
         command.add_argument("file", nargs="?", type=Path, metavar="FILE")
     commands.add_parser("address").add_argument("new", nargs="?", metavar="OWNER/REPO")
+    commands.add_parser("version").add_argument("new", nargs="?", metavar="X.Y.Z")
     commands.add_parser("headline")
     commands.add_parser("compact")
     args = parser.parse_args(arguments)
@@ -625,16 +666,13 @@ def main(arguments: list[str] | None = None) -> None:
         ]
         print("\n".join(found) or "no faults")
         sys.exit(1 if found else 0)
-    elif args.command == "address":
-        changed = [] if args.new is None else change_address(args.new)
-        print(
-            "\n".join(
-                [
-                    address(),
-                    *(f"  changed {path.relative_to(ROOT)}" for path in changed),
-                ]
-            )
-        )
+    elif args.command in ("address", "version"):
+        told, change = {
+            "address": (address, change_address),
+            "version": (version, change_version),
+        }[args.command]
+        changed = [] if args.new is None else change(args.new)
+        print(told(), *(f"  changed {p.relative_to(ROOT)}" for p in changed), sep="\n")
     else:
         path = BOOK / f"{Path(args.name).stem}.ipynb"
         file = args.file or ROOT / "build" / f"{path.stem}.md"

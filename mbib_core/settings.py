@@ -214,7 +214,7 @@ def named(table: Mapping[str, T], name: str, kind: str) -> T:
 
 
 def check_range(name: str, value: Value) -> None:
-    """Raises ValueError if `value` lies outside the range of the setting `name`, or is none of its choices."""
+    """Raises ValueError if the setting `name` cannot be `value`: out of range, no choice, no ResNet's depth."""
     setting = describe()[name]
     if setting.choices and value not in setting.choices:
         raise ValueError(f"{name} is {value!r}: it must be one of {', '.join(setting.choices)}")
@@ -226,6 +226,8 @@ def check_range(name: str, value: Value) -> None:
                 f"from {setting.low:g} to {setting.high:.10g}" if setting.high < inf else f"{setting.low:g} or larger"
             )
             raise ValueError(f"{name} is {number}: it must be {what}{',' * (setting.high == inf)} {span}")
+    if name == "depth" and (int(numbers[0]) - 2) % 6:
+        raise ValueError(f"depth {value} is no CIFAR ResNet: it must be 6 n + 2, such as 8, 20 or 32")
 
 
 def _checked(name: str, value: Any) -> Any:

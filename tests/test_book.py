@@ -12,6 +12,8 @@ import nbformat
 import pytest
 import yaml
 
+import mbib_core
+
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 
@@ -226,6 +228,34 @@ def test_a_bad_address_is_refused():
         chapters.change_address("https://example.org/a/b")
 
 
+def test_the_package_colabs_button_and_every_chapters_set_up_cell_name_one_version():
+    found = chapters.versions()
+    assert {path.name for path in found} >= {"pyproject.toml", "_config.yml", *(path.name for path in CHAPTERS)}
+    assert found == {path: [chapters.version()] for path in found}, "python book/chapters.py version X.Y.Z"
+    assert chapters.version() == mbib_core.__version__, "install the package again"
+    fetched = [
+        re.findall(r"git clone.*", cell.source) for p in CHAPTERS for cell in chapters.code_cells(chapters.read(p))
+    ]
+    lines = {line for found in fetched for line in found}
+    assert lines == {
+        f"git clone -q --depth 1 --branch v{chapters.version()} https://github.com/{chapters.address()} the-book"
+    }
+
+
+def test_the_version_changes_everywhere_and_nothing_else_does(tmp_path):
+    for path in chapters.versions():
+        target = tmp_path / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    old = chapters.version(tmp_path)
+    assert chapters.change_version("12.0.3rc1", tmp_path) == list(chapters.versions(tmp_path))
+    assert all(found == ["12.0.3rc1"] for found in chapters.versions(tmp_path).values())
+    chapters.change_version(old, tmp_path)
+    assert all((tmp_path / path.relative_to(ROOT)).read_bytes() == path.read_bytes() for path in chapters.versions())
+    with pytest.raises(SystemExit, match=r"'v1' is not X\.Y\.Z"):
+        chapters.change_version("v1", tmp_path)
+
+
 def test_an_unknown_chapter_is_named_with_those_there_are():
     with pytest.raises(SystemExit, match="01_long_tails"):
         chapters.chapter_files(["02_nothing"])
@@ -249,5 +279,8 @@ def test_the_book_builds_without_a_warning_and_images_keep_their_alt_text(site):
 def test_pages_link_to_the_repository_at_its_address(site):
     page = (site / "01_long_tails.html").read_text(encoding="utf-8")
     assert f"https://github.com/{chapters.address()}" in page
-    assert f"colab.research.google.com/github/{chapters.address()}/blob/main/book/01_long_tails.ipynb" in page
+    assert (
+        f"colab.research.google.com/github/{chapters.address()}/blob/v{chapters.version()}/book/01_long_tails.ipynb"
+        in page
+    )
     assert "THEBE_JS_URL" not in page

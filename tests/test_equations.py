@@ -178,7 +178,7 @@ def test_below_each_labelled_formula_are_its_functions_and_its_tests(project, re
             assert f"api.html#{function.name}" in shown
         for test in project.tests[number]:
             lines = f"#L{test.first}-L{test.last}"
-            assert f"{address['url']}/blob/{address['branch']}/{test.file}{lines}" in shown
+            assert f"{address['url']}/blob/main/{test.file}{lines}" in shown
 
 
 @pytest.mark.slow
@@ -196,7 +196,7 @@ def test_the_api_page_has_an_entry_for_every_public_function_and_class(read_page
 def test_every_link_of_the_lines_the_table_and_the_api_page_leads_somewhere(project, read_page, site):
     """Inside the book: the page and the anchor are there. To the repository: the lines hold what the link says."""
     address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
-    source = f"{address['url']}/blob/{address['branch']}/"
+    source = f"{address['url']}/blob/main/"
     chapters = {Path(page).name for found in project.labels.values() for page in found}
     places = {name: read_page(name).find_all("div", class_="equation-ends") for name in chapters}
     places |= {"api": [read_page("api")], "equations": [read_page("equations")]}

@@ -245,6 +245,10 @@ def test_a_pretrained_backbone_keeps_its_weights_if_it_is_asked_to(fresh: bool) 
         (lambda x: (x,), r"not \[\[3, 3, 4, 4\]\]"),
         (lambda x: (x, x), r"with D = \(3, 6\), its channels, not \[\[3, 3, 4, 4\], \[3, 3, 4, 4\]\]"),
         (lambda x: (x, torch.cat([x, x], 1).mean((2, 3))), r"not \[\[3, 3, 4, 4\], \[3, 6\]\]"),
+        (
+            lambda x: (x.permute(0, 2, 3, 1), torch.cat([x, x], 1).permute(0, 2, 3, 1)),  # as of torchvision's Swin
+            r"not \[\[3, 4, 4, 3\], \[3, 4, 4, 6\]\]: their channels come last, permute\(0, 3, 1, 2\) makes .*",
+        ),
     ],
 )
 @pytest.mark.fault("a backbone whose maps are not what it says")

@@ -1,6 +1,7 @@
 """Data of one's own: folders of pictures, arrays, the report, `mbib predict`, the losses in a foreign loop."""
 
 import csv
+import importlib.util
 import json
 import os
 import pickle
@@ -30,6 +31,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.utils.data import DataLoader
+from torchvision.models import ResNet18_Weights
 
 from mbib_core import cli, metrics, report, serving, trainer
 from mbib_core.data import LongTailed, describe, from_arrays, load
@@ -1203,14 +1206,53 @@ def test_the_readmes_arrays_are_trained_and_predicted(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.slow
-def test_the_example_of_a_torchvision_network_trains_on_a_folder(tmp_path: Path) -> None:
-    for part, n in (("train", {"a": 5, "b": 2}), ("test", {"a": 2, "b": 2})):
+def test_the_example_of_a_torchvision_network_trains_validates_and_keeps_what_it_trained(tmp_path: Path) -> None:
+    for part, n in (("train", {"a": 5, "b": 2}), ("validation", {"a": 1, "b": 1}), ("test", {"a": 2, "b": 2})):
         fill(tmp_path / part, n)
-    words = ("--network", "resnet18", "--scratch", "--epochs", "2", "--batch", "3")
+    out = tmp_path / "kept.safetensors"
+    words = ("--network", "resnet18", "--scratch", "--epochs", "2", "--batch", "3", "--workers", "0", "--out", str(out))
     done = run_python("examples/pretrained.py", str(tmp_path), *words)
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"^epoch (\d): loss of the last batch \d", done.stdout, re.M) == ["1", "2"]
+    said = r"^epoch (\d): loss of the last batch [\d.]+, ([\d.]+) % of validation pictures right$"
+    epochs = re.findall(said, done.stdout, re.M)
+    assert [number for number, _ in epochs] == ["1", "2"]
     assert re.findall(r"^(\w+) +[\d.]+ % of test pictures right$", done.stdout, re.M) == ["all", "few"]
+    example = pretrained()
+    network = example.Network(example.torchvision_network("resnet18")[0], classes=2)
+    assert example.load_model(network, out) == (set(), []), "every tensor of it, and no other"
+    loader = DataLoader(example.images(tmp_path / "validation", ResNet18_Weights.DEFAULT.transforms()))
+    found = example.accuracies(network, loader, torch.tensor([5, 2]), "cpu")["all"]
+    assert f"{100 * found:.1f}" == max((right for _, right in epochs), key=float), "the best epoch is kept"
+
+
+def pretrained() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("pretrained", ROOT / "examples" / "pretrained.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("PATH --network vit_b_16", "vit_b_16 has no layer2: take a network that has layer2, layer3, layer4"),
+        ("PATH --network resnet19", "torchvision has no network resnet19: take resnet18"),
+        ("/nowhere", "/nowhere/train must hold a sub-folder with pictures for each class"),
+        ("PATH --out PATH/test/a/0.png", "0.png is there already: name another file with --out"),
+        ("PATH", "cannot be fetched .*: put that file into hub/checkpoints/ of the folder .*TORCH_HOME .*--scratch"),
+    ],
+)
+@pytest.mark.fault("examples/pretrained.py {words}")
+def test_the_example_of_a_torchvision_network_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, sentence: str
+) -> None:
+    for part in ("train", "test"):
+        fill(tmp_path / part, {"a": 1, "b": 1})
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nobody answers
+    monkeypatch.setattr(sys, "argv", ["", "--network", "resnet18", *words.replace("PATH", str(tmp_path)).split()])
+    with pytest.raises(SystemExit, match=sentence):
+        pretrained().main()
 
 
 def test_the_readmes_commands_are_commands() -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from bisect import bisect
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -38,6 +39,14 @@ def soup(path: Path):
 def static(site: Path, name: str):
     """The page as it is stored, without a browser."""
     return soup(site / f"{name}.html")
+
+
+def script(path: Path):
+    """A file of the book as a module."""
+    spec = importlib.util.spec_from_file_location(f"book_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def built(site: Path) -> list[str]:
@@ -89,9 +98,13 @@ def page(phone, name, site):
     page.close()
 
 
+def wrong(page) -> list[str]:
+    """What went wrong on a page so far, its policy's refusals too, but for a MathJax that would come from elsewhere."""
+    return [one for one in page.wrong if page.own_mathjax or "mathjax" not in one.lower()]
+
+
 def test_a_page_asks_nobody_draws_its_formulas_and_fits_a_phone(page, name, site, scheme):
-    elsewhere = [] if page.own_mathjax else [wrong for wrong in page.wrong if "mathjax" in wrong.lower()]
-    assert page.wrong == elsewhere
+    assert wrong(page) == []
     if page.own_mathjax:
         assert "\\(" not in page.inner_text("article")
         assert page.locator("mjx-merror").count() == 0
@@ -195,6 +208,70 @@ def test_every_slider_moves_by_keyboard_and_by_pointer_at_once(page, name, site)
         handle.click(position={"x": 3, "y": handle.bounding_box()["height"] / 2})  # waits for the page to scroll to it
         assert state(slider) == seen[0]
         assert any(slider.evaluate(TURN) < BUSY * FRAME for _ in range(4)), "one quiet moment in four"
+    for choice in page.locator(".question summary").all():
+        choice.evaluate("choice => choice.click()")
+        assert choice.locator(".question-mark").count() == 1
+    assert wrong(page) == []
+
+
+# ---------------------------------------------------------------- the policy
+
+FOREIGN = """() => {
+    addEventListener('securitypolicyviolation', e => (window.refused ??= []).push(e.effectiveDirective));
+    const picture = '<img src="x" onerror="window.harm = 1"><img src="https://example.org/a.png">';
+    document.body.insertAdjacentHTML('beforeend', picture);
+    for (const own of [{textContent: 'window.harm = 1'}, {src: 'https://example.org/a.js'}])
+        document.body.append(Object.assign(document.createElement('script'), own));
+}"""
+PUSHED = """() => {
+    const done = [];
+    window.print = () => done.push('print');
+    window.toggleFullScreen = () => done.push('full screen');
+    for (const button of document.querySelectorAll('[onclick]')) button.click();
+    return done.sort();
+}"""
+
+
+def test_what_is_not_a_pages_own_is_neither_run_nor_fetched_and_its_buttons_work(phone, site):
+    page = phone.new_page()
+    page.goto((site / "intro.html").as_uri())
+    assert page.evaluate(PUSHED) == ["full screen", "print"]
+    page.evaluate(FOREIGN)
+    page.wait_for_function("window.refused?.length === 4")
+    assert sorted(page.evaluate("window.refused")) == [
+        "img-src",
+        "script-src-attr",
+        "script-src-elem",
+        "script-src-elem",
+    ]
+    assert page.evaluate("window.harm") is None
+    page.close()
+
+
+@pytest.mark.parametrize("stem", [*PAGES, "../search", "../genindex"])
+def test_a_page_names_what_may_run_on_it_before_anything_runs(site, stem):
+    page = static(site, stem)
+    (meta,) = page.select('head meta[http-equiv="Content-Security-Policy"]')
+    assert meta.find_previous(["script", "style", "link"]) is None
+    rules = dict(rule.split(" ", 1) for rule in meta["content"].split("; "))
+    assert rules["default-src"] == "'none'"
+    assert [name for name, sources in rules.items() if "'unsafe-inline'" in sources] == ["style-src"]
+    assert "unsafe-eval" not in meta["content"]
+    if (site.parent / "_static" / "mathjax").is_dir():
+        assert "http" not in meta["content"]
+    assert all("noopener" in link.get("rel", []) for link in page.select("a[target=_blank]"))
+    assert bool(page.select("article noscript")) == bool(page.select("article .math"))
+
+
+def test_only_a_mathjax_that_is_not_the_sites_own_is_asked_for_elsewhere():
+    policy = script(TOP / "book" / "_ext" / "page.py").policy
+    here, there = (policy("<script>1</script>", [], f"{at}mathjax/tex.js") for at in ("", "https://cdn.example/"))
+    hashed = (
+        "'sha256-a4ayc/80/OGda4BO/1o/V0etpOqiLx1JwB5S3beHW0s='"  # echo -n 1 | openssl dgst -sha256 -binary | base64
+    )
+    assert f"script-src 'self' {hashed}; " in here
+    changed = [rule for rule, other in zip(there.split("; "), here.split("; "), strict=True) if rule != other]
+    assert changed == [f"script-src 'self' {hashed} https://cdn.example", "font-src 'self' https://cdn.example"]
 
 
 # ---------------------------------------------------------------- axe
@@ -280,6 +357,8 @@ def test_search_finds_a_word_and_leads_to_its_page_without_harm_to_formulas(brow
 
     context.route("**/*", at_home)
     page = context.new_page()
+    refused: list[str] = []
+    page.on("console", lambda message: refused.append(message.text) if "Security Policy" in message.text else None)
     page.goto(f"{served}/book/intro.html")
     page.keyboard.press("Control+k")
     page.keyboard.type("posterior log")  # "log" stands in formulas, too
@@ -293,6 +372,7 @@ def test_search_finds_a_word_and_leads_to_its_page_without_harm_to_formulas(brow
     page.wait_for_url("**/book/01_long_tails.html*")
     page.evaluate("window.MathJax?.startup?.promise")
     page.locator("article span.highlighted", has_text="posterior").first.wait_for()
+    assert refused == []
     if (site.parent / "_static" / "mathjax").is_dir():
         assert [url for url in asked if not url.startswith((served, "data:"))] == []
         assert "\\(" not in page.inner_text("article")
@@ -339,11 +419,7 @@ def test_a_chapter_opens_in_colab_and_can_be_downloaded(site, stem):
 
 
 def book_print():
-    """book/print.py, which is a script."""
-    spec = importlib.util.spec_from_file_location("book_print", TOP / "book" / "print.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(TOP / "book" / "print.py")
 
 
 def words(text: str) -> str:
@@ -368,28 +444,42 @@ def fonts(sheets) -> set[str]:
     return {str(font["/FontDescriptor"].get("/FontFamily")) for font in held if "/FontDescriptor" in font}
 
 
+def images(holder) -> int:
+    """How many images a sheet draws, those in its forms too; pypdf's own list reads every stroke of the sheet first."""
+    held = holder.get("/Resources", {}).get_object().get("/XObject", {}).values()
+    return sum(one["/Subtype"] == "/Image" or images(one) for one in (x.get_object() for x in held))
+
+
+def flat(marks) -> Iterator:
+    for mark in marks:
+        yield from flat(mark) if isinstance(mark, list) else [mark]
+
+
 def test_the_printed_book_has_every_page_its_words_formulas_and_pictures(pdf, site):
+    """To read a sheet takes long: headings are looked up in the bookmarks, words on the first, middle and last sheet of
+    a page, and explanations from the heading above the first question on."""
     marks = [one for one in pdf.outline if not isinstance(one, list)]
+    below = [(words(mark.title), pdf.get_destination_page_number(mark)) for mark in flat(pdf.outline)]
     starts = [pdf.get_destination_page_number(mark) for mark in marks]
     files = [Path(file).name for file in book_print().toc_files()]
     titles = [static(site, file).h1.get_text().rstrip("#") for file in files]
     assert [words(mark.title) for mark in marks] == [words(title) for title in titles]
     assert starts[0] == 0
     assert starts == sorted(set(starts))
-    texts = [sheet.extract_text() for sheet in pdf.pages]
-    for file, start, end in zip(files, starts, [*starts[1:], len(texts)], strict=True):
-        text, page = words(" ".join(texts[start:end])), static(site, file)
-        for heading in page.select("article h2"):
-            assert words(heading.get_text().rstrip("#")).split(". ")[-1] in text
-        assert "\\(" not in text
-        assert "\\frac" not in text
+    text = functools.cache(lambda sheet: pdf.pages[sheet].extract_text())
+    for file, start, end in zip(files, starts, [*starts[1:], len(pdf.pages)], strict=True):
+        page = static(site, file)
+        places = {title: sheet for title, sheet in below if start <= sheet < end}
+        assert places.keys() >= {words(heading.get_text().rstrip("#")) for heading in page.select("article h2")}
+        for sheet in {start, (start + end) // 2, end - 1}:
+            assert text(sheet).split()[0] == str(sheet + 1)
+            assert not re.search(r"\\(\(|frac)", text(sheet))
+        if question := page.select_one("article .question"):
+            asked = places[words(question.find_previous("h2").get_text().rstrip("#"))]
+            assert any("Right." in text(sheet) for sheet in range(asked, end)), "explanations are open"
         if file in CHAPTERS:
-            shown = sum(len(pdf.pages[i].images) for i in range(start, end))
-            assert shown >= len(page.select("article .cell_output img"))
+            assert sum(map(images, pdf.pages[start:end])) >= len(page.select("article .cell_output img"))
             assert any(font.startswith("MathJax") for font in fonts(pdf.pages[start:end])), "formulas are drawn"
-            assert "Right." in text or not page.select("article .question"), "explanations are open"
-    for number, text in enumerate(texts, start=1):
-        assert text.split()[0] == str(number)
 
 
 def test_a_link_inside_the_book_stays_inside_the_printed_book(pdf):

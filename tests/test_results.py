@@ -109,6 +109,7 @@ def test_a_name_is_a_plain_file_name() -> None:
         ({"seed": -1}, "seed is -1: it must be a whole number from 0"),
         ({"seed": 2**70}, "seed is 1180591620717411303424: it must be a whole number from 0"),
         ({"threads": -2}, "threads is -2: it must be a whole number from 0"),
+        ({"depth": 9}, "depth 9 is no CIFAR ResNet: it must be 6 n"),
         ({"beta": -1.0}, "beta is -1.0: it must be a finite number, 0 or larger"),
         ({"k": float("nan")}, "k is nan: it must be a finite number"),
         ({"alphas": (0.9, 0.9)}, "sum to at most 1"),

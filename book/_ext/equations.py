@@ -252,11 +252,9 @@ def as_markdown(docstring: str, linked: set[int]) -> str:
 
 
 def address(app: Sphinx, spot: Place) -> str:
-    """The lines of `spot` in the repository that _config.yml names."""
-    theme = app.config.html_theme_options
-    lines = f"#L{spot.first}-L{spot.last}"
-    branch = theme.get("repository_branch") or "main"
-    return f"{theme['repository_url']}/blob/{branch}/{spot.file}{lines}"
+    """The lines of `spot` in the repository that _config.yml names: on main, of which the pages are made."""
+    repository = app.config.html_theme_options["repository_url"]
+    return f"{repository}/blob/main/{spot.file}#L{spot.first}-L{spot.last}"
 
 
 def labelled(app: Sphinx) -> dict[int, list[str]]:

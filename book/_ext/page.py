@@ -1,10 +1,16 @@
-"""What the built pages need beyond Jupyter Book's settings: no broken script, true roles, and MathJax from the site."""
+"""What the built pages need beyond Jupyter Book's settings: no broken script, true roles, MathJax from the site, and a
+policy that lets a browser run and fetch nothing else."""
 
+import re
 import shutil
 import subprocess
 import tarfile
 import tempfile
+from base64 import b64encode
+from hashlib import sha256
+from html import unescape
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -12,6 +18,17 @@ from sphinx.util import logging
 
 MATHJAX = "mathjax@3.2.2"
 PARTS = ("package/es5/tex-chtml-full.js", "package/es5/output/chtml/fonts/woff-v2/")
+WITHOUT_SCRIPTS = (
+    "<noscript><p><em>Without JavaScript the formulas are shown as TeX, and a slider "
+    "shows one of its pictures.</em></p></noscript>"
+)
+# After the encoding, before anything that it rules; a page that is kept from an earlier build has one already.
+PLACE = re.compile(
+    r'(<meta charset="[^"]*" ?/?>)(?:<meta http-equiv="Content-Security-Policy"[^>]*>)?'
+)
+SCRIPT = re.compile(r"<script\b([^>]*)>(.*?)</script>", re.S)
+HANDLER = re.compile(r'<[a-z][^<>]*?\son[a-z]+="([^"]*)"')
+BLANK = re.compile(r'<a\b(?=[^>]*\starget="_blank")(?![^>]*\srel=)')
 log = logging.getLogger(__name__)
 
 
@@ -19,6 +36,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", without_thebe, priority=0)
     app.connect("config-inited", with_own_mathjax)
     app.connect("html-page-context", with_true_roles)
+    app.connect("html-page-context", with_word_on_formulas)
+    app.connect("build-finished", with_policy, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -42,6 +61,67 @@ def with_true_roles(_: Sphinx, __: str, ___: str, context: dict, ____) -> None:
         context["body"] = context["body"].replace(
             'role="doc-biblioentry"', 'role="listitem"'
         )
+
+
+def with_word_on_formulas(_: Sphinx, __: str, ___: str, context: dict, ____) -> None:
+    """Who has no JavaScript is told what stays undrawn."""
+    if 'class="math' in context.get("body", ""):
+        context["body"] = WITHOUT_SCRIPTS + context["body"]
+
+
+def with_policy(app: Sphinx, error: Exception | None) -> None:
+    """Each page says what a browser may run and fetch for it, and no page that it opens can reach back to it."""
+    if error or app.builder.format != "html":
+        return
+    texts = {
+        page: BLANK.sub('<a rel="noopener"', page.read_text(encoding="utf-8"))
+        for page in Path(app.outdir).rglob("*.html")
+        if not page.relative_to(app.outdir).parts[0].startswith("_")  # templates
+    }
+    # Those of all pages: the search reads other pages, and a browser asks its policy.
+    handlers = sorted(
+        {
+            unescape(h)
+            for t in texts.values()
+            for h in HANDLER.findall(SCRIPT.sub("", t))
+        }
+    )
+    for page, text in texts.items():
+        rules = policy(text, handlers, app.config.mathjax_path)
+        meta = f'<meta http-equiv="Content-Security-Policy" content="{rules}" />'
+        text = PLACE.sub(rf"\g<1>{meta}", text, count=1)
+        page.write_text(text, encoding="utf-8", newline="\n")
+
+
+def policy(page: str, handlers: list[str], mathjax: str = "") -> str:
+    """The Content-Security-Policy of the HTML `page`: the site's own files and the scripts written in it, no others.
+
+    These are named by their hashes, also `handlers`, those of the theme's buttons (full screen, print), which need
+    'unsafe-hashes'. 'unsafe-inline' is for styles alone: MathJax writes a style sheet while it draws; formulas, sliders
+    and tables have style attributes. 'unsafe-eval' is not needed. Sliders and the theme's icons are data URIs. Only
+    where MathJax is not served from the site is its host named.
+    """
+    found = SCRIPT.findall(page)
+    inline = [text for attributes, text in found if "src=" not in attributes]
+    host = urlsplit(mathjax)
+    elsewhere = [f"{host.scheme}://{host.netloc}"] if host.netloc else []
+    hashes = [digest(script) for script in dict.fromkeys(inline)]
+    buttons = ["'unsafe-hashes'", *map(digest, handlers)] if handlers else []
+    rules = {
+        "default-src": ["'none'"],
+        "script-src": ["'self'", *hashes, *buttons, *elsewhere],
+        "style-src": ["'self'", "'unsafe-inline'"],
+        "img-src": ["'self'", "data:"],
+        "font-src": ["'self'", *elsewhere],
+        "connect-src": ["'self'"],  # the search reads pages to quote from them
+        "form-action": ["'self'"],
+        "base-uri": ["'none'"],
+    }
+    return "; ".join(" ".join([name, *sources]) for name, sources in rules.items())
+
+
+def digest(script: str) -> str:
+    return f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
 
 
 def with_own_mathjax(app: Sphinx, config: Config) -> None:

@@ -122,11 +122,18 @@ class Bottleneck(Normalising):
 
     def _check_maps(self, maps: Any) -> None:
         wanted = tuple(self.backbone.channels)  # type: ignore[arg-type]
-        own = isinstance(maps, tuple | list) and tuple(m.shape[1] if m.dim() == 4 else None for m in maps)
-        if own != wanted:
+
+        def axis(i: int) -> Any:
+            return isinstance(maps, tuple | list) and tuple(m.shape[i] if m.dim() == 4 else None for m in maps)
+
+        if axis(1) != wanted:
             shapes = [list(m.shape) for m in maps] if isinstance(maps, tuple | list) else type(maps).__name__
+            cure = (
+                ": their channels come last, permute(0, 3, 1, 2) makes them [B, D, H, W]" if axis(3) == wanted else ""
+            )
             raise ValueError(
                 f"the backbone must return a tuple of maps [B, D, H, W] with D = {wanted}, its channels, not {shapes}"
+                f"{cure}"
             )
 
 
