@@ -18,8 +18,9 @@ from mbib_core import classifiers
 from mbib_core.batches import Batch
 from mbib_core.evaluation import features_of
 from mbib_core.methods import METHODS, settle
-from mbib_core.methods.staged import Drawing, Mixing, debiased, draw_members, take_mean
+from mbib_core.methods.staged import DOWN, Drawing, Mixing, debiased, draw_members, take_mean
 from mbib_core.networks import Outputs, heads
+from mbib_core.schedules import SCHEDULES
 from mbib_core.settings import Settings
 
 R = np.random.RandomState(0)
@@ -120,6 +121,12 @@ def test_a_rotated_frame_has_equal_angles_and_stays_one_when_it_is_trained() -> 
     head = heads.Rotated(5, 5)
     frame = F.normalize(head(torch.eye(5)).detach().T)  # a row for each class
     torch.testing.assert_close(frame @ frame.T, 1.25 * torch.eye(5) - 0.25, rtol=0, atol=1e-5)
+
+
+def test_a_second_stage_goes_from_the_full_rate_down_half_a_cosine() -> None:
+    recipe = replace(SCHEDULES["paper"], **DOWN)
+    expected = [0.1, 0.1 * (2 + math.sqrt(2)) / 4, 0.05, 0.1 * (2 - math.sqrt(2)) / 4]
+    assert [recipe.learning_rate(epoch, 4) for epoch in range(4)] == pytest.approx(expected)
 
 
 # What each stage may touch

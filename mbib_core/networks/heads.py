@@ -88,19 +88,19 @@ class Nearest(nn.Linear):
         super().__init__(features, classes)
         self.register_buffer("m", torch.zeros(features))
         self.register_buffer("centres", torch.zeros(classes, features))
-        self.register_buffer("fitted", torch.tensor(False))
+        self.register_buffer("fitted", torch.zeros(()))
 
     @torch.no_grad()
     def fit(self, x: Float[Tensor, "n d"], y: Int[Tensor, " n"]) -> None:
         self.m.copy_(x.mean(0))
         own = F.one_hot(y, len(self.centres)).to(x.dtype)
         self.centres.copy_(own.T @ F.normalize(x - self.m) / own.sum(0)[:, None])
-        self.fitted.fill_(True)
+        self.fitted.fill_(1)
 
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
         unit, c = F.normalize(x.detach() - self.m), self.centres
         near = 2 * F.linear(unit, c) - c.square().sum(1) - unit.square().sum(1, keepdim=True)
-        return torch.where(self.fitted, near, super().forward(x))  # an `if` would wait for the device
+        return torch.where(self.fitted > 0, near, super().forward(x))  # an `if` would wait for the device
 
 
 class Rotated(nn.Module):
