@@ -41,7 +41,7 @@ Z = [torch.from_numpy(2 * R.randn(8, 5)) for _ in range(3)]
 F1, F2 = (torch.from_numpy(R.randn(8, 6)) for _ in range(2))
 W1, W2 = (torch.from_numpy(R.randn(5, 6)) for _ in range(2))
 B = torch.from_numpy(R.randn(5))
-Q, _ = R.randn(12, 6), R.randint(0, 5, 12)
+R.randn(12, 6), R.randint(0, 5, 12)  # of other methods
 MU, RHO = (torch.from_numpy(R.randn(8, 6)) for _ in range(2))
 OTHER = Y[torch.from_numpy(R.permutation(8))]
 COSINES = [F.normalize(f) @ F.normalize(w).T for f, w in ((F1, W1), (F2, W2))]
