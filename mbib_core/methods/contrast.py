@@ -153,7 +153,8 @@ class Contrast(Learner):
         means: list[Tensor] = [*self.key_network.parameters(), *self.key_project.parameters()]
         weights: list[Tensor] = [*self.network.parameters(), *self.project.parameters()]
         torch._foreach_lerp_(means, weights, 1 - self.key_momentum)
-        self.key_network.train(), self.key_project.train()
+        self.key_network.train()
+        self.key_project.train()
         with autocast(x.device, self.precision):
             features = self.key_network(x).observations[-1]
         return F.normalize(self.key_project(features))
@@ -236,11 +237,9 @@ class Mixing(Learner):
     predict: nn.Linear
 
     def forward(self, batch: Batch, loss: Loss, progress: float) -> Scalar:
-        if batch.second is None:
-            raise ValueError("a stage that mixes two views needs the second")
-        device = batch.x.device
+        device, view = batch.x.device, batch.second or batch
         partners, share = torch.randperm(len(batch.y), device=device), torch.rand((), device=device)
-        mixed = [self.outputs(x) for x in (blended(batch.x, partners, share), pasted(batch.second.x, partners, share))]
+        mixed = [self.outputs(x) for x in (blended(batch.x, partners, share), pasted(view.x, partners, share))]
         v = [outputs.observations[-1] for outputs in mixed]
         projected = tuple(self.project(v_i) for v_i in v)
         return loss(
@@ -285,7 +284,8 @@ KEYS: dict[str, Value] = {"queue": 4096, "key_momentum": 0.999, "contrast_temper
 ON_KEYS = Stage(of_keys, second="view", trains=(*FEATURES, "project"), begin=partial(queue_up, mlp_128), epochs=2.0)
 
 CONTRAST: dict[str, Method] = {
-    # The teacher is the first half of the run, by the same schedule as its student. Published for factors 50 and 100.
+    # The teacher is the first half of the run, by the same schedule as its student. Its constants are published for
+    # factors 50 and 100.
     "dive": Method(
         "DiVE",
         (Stage(on_v(balanced)), Stage(on_v(contrast.dive), begin=succeed)),
@@ -321,7 +321,13 @@ CONTRAST: dict[str, Method] = {
         "CC-SAM",
         (
             Stage(on_v(contrast.cc_sam)),
-            Stage(on_v(contrast.cc_sam_head), q=0.0, trains=("v_classifiers",), epochs=0.15, recipe={"rate": 0.01}),
+            Stage(
+                on_v(contrast.cc_sam_head),
+                q=0.0,
+                trains=("v_classifiers",),
+                epochs=0.15,
+                recipe={"rate": 0.01, "drops": ()},
+            ),
         ),
         V_ALONE,
         {"class_noise": 1e-6},
