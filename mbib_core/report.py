@@ -11,6 +11,7 @@ from torch import Tensor
 from mbib_core import metrics
 from mbib_core.data import LongTailed, shots
 from mbib_core.evaluation import features_of
+from mbib_core.extras import extra
 from mbib_core.files import write_atomically
 from mbib_core.methods import METHODS
 from mbib_core.text import code, markdown
@@ -28,7 +29,9 @@ ALT = "Left: accuracy of each class against its training pictures. Right: how of
 
 
 def write_report(run: Saved, data: LongTailed, record: "Record", folder: Path) -> Path:
-    """Writes `folder/{run_id}.md` and `.png` and returns the first. Raises OSError with a sentence if it cannot."""
+    """Writes `folder/{run_id}.md` and `.png` and returns the first. Raises OSError with a sentence if it cannot,
+    ImportError without matplotlib."""
+    extra("matplotlib", "its figure")
     from mbib_core import figures
 
     images = data.test if part_of(record) == "test" else data.validation

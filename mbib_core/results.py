@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mbib_core.extras import extra
 from mbib_core.files import write_atomically
 from mbib_core.settings import Settings, describe, run_id
 from mbib_core.text import cell
@@ -140,8 +141,7 @@ def table(records: Iterable[Record]) -> "pd.DataFrame":
     runs in another precision, whatever was requested. A shot that the data set lacks stays empty. Raises ValueError,
     with the name of the run, on a record that lacks what a row needs.
     """
-    import pandas as pd
-
+    pd = extra("pandas", "a table")
     rows = [_row(record) for record in {record["run_id"]: record for record in records}.values()]  # each run once
     if not rows:
         return pd.DataFrame()
@@ -179,8 +179,7 @@ def published(**where: Any) -> "pd.DataFrame":
     Only rows whose columns have the values of `where`: `published(table=1, method="MBIB", imbalance_factor=100)`. What
     the paper leaves out is NaN.
     """
-    import pandas as pd
-
+    pd = extra("pandas", "a table")
     frame = pd.read_csv(Path(__file__).with_name("paper_tables.csv"))
     for column, value in where.items():
         frame = frame[frame[column] == value]
@@ -193,8 +192,7 @@ def show_table(frame: "pd.DataFrame") -> str:
     A setting that all runs have gets a column if it differs between rows of one data set (epochs: of one schedule), a
     method's own setting if it differs between rows of one method. The line below the table names what all rows share.
     """
-    import pandas as pd
-
+    pd = extra("pandas", "a table")
     if frame.empty:
         return "no records"
     general = {field.name for field in fields(Settings)} | {"on"}

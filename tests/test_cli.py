@@ -25,7 +25,8 @@ from filelock import FileLock
 from PIL import Image
 from safetensors.torch import save_file
 
-from mbib_core import cli, data, runs, trainer
+from mbib_core import cli, data, figures, runs, trainer
+from mbib_core.data.cifar import cifar100_lt
 from mbib_core.methods import method_of, settle
 from mbib_core.results import read_record
 from mbib_core.schedules import SCHEDULES
@@ -34,6 +35,7 @@ from mbib_core.weights import read_weights
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 MBIB = Path(sys.executable).with_name("mbib")
+EXTRA = ("pandas", "matplotlib", "seaborn", "sklearn", "torchvision")
 
 
 def process(*words: str, **more: Any) -> subprocess.CompletedProcess:
@@ -464,6 +466,35 @@ def test_a_report_that_fails_leaves_record_and_weights_and_a_note(
     assert one_record(tmp_path / "runs")["missing"] == ["report: no fonts"]
     assert sorted(path.suffix for path in (tmp_path / "runs").iterdir()) == [".json", ".safetensors"]
     assert "report " not in out
+
+
+@pytest.mark.fault("pandas, matplotlib, seaborn, torchvision not installed")
+def test_without_the_extra_a_run_is_kept_and_what_needs_it_says_how_to_get_it(
+    mbib: Say, quick: str, tmp_path: Path, monkeypatch: Patch, sentence: Hear
+) -> None:
+    for name in EXTRA:
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    get = 'pip install "mbib-core[book]"'
+    status, _, err = mbib("train", "ce", *quick.replace("--no-report", "").split())
+    words = f"the report could not be made (its figure needs matplotlib: {get}); record and weights are there"
+    assert (status, err) == (0, f"mbib: {words}\n")
+    assert sorted(path.suffix for path in (tmp_path / "runs").iterdir()) == [".json", ".safetensors"]
+    status, out, err = mbib("table")
+    sentence(err)
+    assert (status, out, err) == (2, "", f"mbib: a table needs pandas: {get}\n")
+    with pytest.raises(ImportError, match=r"CIFAR-100 is not in .* and its download needs torchvision: pip install"):
+        cifar100_lt(100, tmp_path)
+    with pytest.raises(ImportError, match="a map of scores needs seaborn: pip install"):
+        figures.score_map([[1.0]], "a", "b", xlabel="", finding="")
+
+
+def test_without_the_extra_all_but_the_figures_are_imported() -> None:
+    code = f"""import pkgutil, sys; sys.modules.update(dict.fromkeys({EXTRA})); import mbib_core
+for module in pkgutil.walk_packages(mbib_core.__path__, "mbib_core.", onerror=print):
+    if "figures" not in module.name: __import__(module.name); print(module.name)"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert {"mbib_core.losses", "mbib_core.runs", "mbib_core.serving"} <= {*found.stdout.split()}, found.stderr
+    assert found.returncode == 0, found.stderr
 
 
 def test_a_finished_checkpoint_that_stayed_is_recorded_or_if_asked_trained_anew(

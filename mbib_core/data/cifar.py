@@ -10,6 +10,7 @@ import torch
 from filelock import FileLock
 
 from mbib_core.data.longtailed import Images, LongTailed, long_tailed_indices
+from mbib_core.extras import extra
 
 CIFAR100_MD5 = {
     "train": "16019d7e3df5f24257cddd939b257f8d",
@@ -53,6 +54,7 @@ def _published_pickle(file: Path) -> dict:
 
 def _download_cifar100(root: Path) -> None:
     """Downloads and unpacks CIFAR-100, once however many processes want it; `cifar-100-python` appears whole."""
+    extra("torchvision", f"CIFAR-100 is not in {root}, and its download")
     from torchvision.datasets import CIFAR100
     from torchvision.datasets.utils import download_and_extract_archive
 

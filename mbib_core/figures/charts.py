@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mbib_core.extras import extra
 from mbib_core.figures.style import (
     CARD,
     COLOURS,
@@ -168,8 +169,7 @@ def score_map(values: Any, rows: Sequence[str], columns: Sequence[str], *, xlabe
 
     `finding` is the picture's alt text.
     """
-    import seaborn  # takes a second, which no other picture should
-
+    seaborn = extra("seaborn", "a map of scores")  # takes a second, which no other image should
     values = np.asarray(values, dtype=float)
     low, span = np.nanmin(values), max(np.nanmax(values) - np.nanmin(values), 1e-9)
     with styled():
