@@ -15,10 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mbib_core import classifiers
-from mbib_core.batches import Batch
 from mbib_core.evaluation import features_of
 from mbib_core.methods import METHODS, settle
-from mbib_core.methods.staged import DOWN, Drawing, Mixing, debiased, draw_members, take_mean
+from mbib_core.methods.staged import DOWN, Drawing, debiased, draw_members, take_mean
 from mbib_core.networks import Outputs, heads
 from mbib_core.schedules import SCHEDULES
 from mbib_core.settings import Settings
@@ -183,22 +182,6 @@ def test_the_second_stage_of_mislas_moves_the_statistics_of_batch_norm_and_the_c
     added = {f"v_classifiers.0.{name}" for name in ("weight", "bias", "scale")}
     assert moved == {"running_mean", "running_var"} | tracked | added
     assert set(first["v_classifiers.0.scale"]) == {1.0}
-
-
-def test_a_mixture_is_of_two_images_and_has_the_loss_of_both_labels_in_the_same_shares() -> None:
-    learner, seen = Mixing(METHODS["mislas"].network(5, depth=8), torch.ones(5)), []
-    x, y = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.tensor([0, 1, 2, 3])
-    weights = torch.tensor([1.0, 10.0, 100.0, 1000.0])
-    learner.outputs = lambda x: seen.append(x)  # type: ignore[method-assign]
-    torch.manual_seed(3)
-    found = learner(Batch(x, y), lambda outputs, targets, **_: (targets * weights).sum(), 0.0)
-    torch.manual_seed(3)
-    share, partner = float(torch.rand(())), torch.rand(4).argsort()
-    expected = share * x.double() + (1 - share) * x[partner].double()
-    assert float((seen[0].double() - expected).abs().max()) <= 0.5 + 1e-3
-    own, other = (y * weights).sum(), (y[partner] * weights).sum()
-    assert float(found) == pytest.approx(float(share * own + (1 - share) * other))
-    assert own != other
 
 
 def test_networks_are_drawn_with_the_moments_of_the_weights_that_were_seen() -> None:

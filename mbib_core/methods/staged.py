@@ -56,31 +56,6 @@ def project(learner: Learner, **_own: Any) -> None:
     weight.copy_(classifiers.max_norm(weight, kept.largest_norm))
 
 
-class Mixing(Learner):
-    """Mixup (Zhang et al. 2018) while `mixing`: one share, uniform, a batch; the partner is of the same batch.
-
-    A mixture is rounded to whole grey levels, as the network takes them.
-    """
-
-    mixing = True
-
-    def forward(self, batch: Batch, loss: Loss, progress: float) -> Tensor:
-        if not self.mixing:
-            return super().forward(batch, loss, progress)
-        x, y, device = batch.x, batch.y, batch.x.device
-        share = torch.rand((), device=device, dtype=torch.float32)
-        partner = torch.rand(len(y), device=device).argsort()
-        mixed = torch.lerp(x[partner].float(), x.float(), share).round().to(torch.uint8)
-        outputs = self.outputs(mixed.contiguous(memory_format=torch.channels_last))
-        own, other = (loss(outputs, t, counts=self.counts, progress=progress) for t in (y, y[partner]))
-        return share * own + (1 - share) * other
-
-
-def mix_no_more(learner: Learner, **_own: Any) -> None:
-    mixing: Any = learner
-    mixing.mixing = False
-
-
 def debiased(outputs: Outputs, counts: Tensor) -> dict[str, Tensor]:
     """v's logits less the log shares of the classes, and as they are."""
     v = outputs.v_logits[-1]
@@ -235,21 +210,19 @@ STAGED: dict[str, Method] = {
     "mislas": Method(
         "MiSLAS",
         (
-            Stage(CE.loss, trains=PLAIN),
+            Stage(CE.loss, trains=PLAIN, recipe={"augmentation": "mixup"}),
             Stage(
                 on_v(classifiers.label_aware_smoothing),
                 q=0.0,
                 trains=("v_classifiers",),
                 statistics_move=True,
                 rates={f"{V}.scale": 1.0, V: 0.2},
-                begin=mix_no_more,
                 epochs=0.05,
                 recipe=DOWN,
             ),
         ),
         Network(with_z=False, head="scaled"),
         {"head_smoothing": 0.4, "tail_smoothing": 0.1},
-        learner=Mixing,
         source="Zhong et al. 2021",
         about="Mixup, then a classifier on class-balanced images with labels that are smoothed most for large classes.",
     ),
