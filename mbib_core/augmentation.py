@@ -50,7 +50,8 @@ def cut_out(x: Pixels, centres: Float[Tensor, "b 2"]) -> Pixels:
     for side, centre in ((height, centres[:, :1]), (width, centres[:, 1:])):
         distance = torch.arange(side, device=x.device) - (centre * side).long()
         inside.append((distance >= -half) & (distance < half))
-    return x.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0)
+    hole = inside[0][:, :, None] & inside[1][:, None, :]
+    return torch.where(hole[:, None], 0, x)  # masked_fill would give up channels_last
 
 
 # Mixing

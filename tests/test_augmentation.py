@@ -229,16 +229,17 @@ def test_processes_share_the_very_batches_of_one(name: str) -> None:
     source = Source(Images(images(50), torch.arange(50) % 7), 4, torch.device("cpu"))
     drawn = draw(source.labels, seed=0, epoch=1, augmentation=AUGMENTATIONS[name], batch=16)
     whole, *parts = (source.stream(drawn, 16, rank=r, ranks=n) for r, n in ((0, 1), (0, 2), (1, 2)))
-    changed = False
+    batches = 0
     for one, first, second in zip(whole, *parts, strict=False):
+        assert one.x.is_contiguous(memory_format=torch.channels_last)
         for rank, part in enumerate((first, second)):
             assert torch.equal(one.x[rank::2], part.x)
             assert torch.equal(one.y[rank::2], part.y)
             if one.mixed:
                 assert torch.equal(one.mixed.y[rank::2], part.mixed.y)
                 assert torch.equal(one.mixed.share, part.mixed.share)
-        changed = True
-    assert changed
+        batches += 1
+    assert batches == 3, "the last two images are one a process"
 
 
 @pytest.mark.parametrize("name", ["autoaugment+cutout", "randaugment", "cutmix", "remix"])
