@@ -39,7 +39,13 @@ def progressive_balance(progress: float) -> dict[float, float]:
 
 BALANCED: dict[str, Method] = {
     "focal": Method(
-        "focal loss", (Stage(on_v(rebalancing.focal)),), V_ALONE, {"focus": 1.0}, biased=True, source="Lin et al. 2017"
+        "focal loss",
+        (Stage(on_v(rebalancing.focal)),),
+        V_ALONE,
+        {"focus": 1.0},
+        biased=True,
+        source="Lin et al. 2017",
+        about="Cross-entropy in which an image counts the less, the surer its class already is.",
     ),
     # The scale 30 stands in the network and in the margin: the same function as Cao's, whose test needs neither.
     "ldam-drw": Method(
@@ -48,6 +54,7 @@ BALANCED: dict[str, Method] = {
         COSINE,
         {"margin": 0.5, "deferred": 0.8, "effective": 0.9999},
         source="Cao et al. 2019",
+        about="A margin that grows as a class gets rarer; in the last fifth of the epochs classes are weighed, too.",
     ),
     # Draws every class equally often; the official code's sampler, by effective numbers, never reaches its loader. No
     # weights on top: an inference, the papers do not say.
