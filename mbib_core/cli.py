@@ -1,4 +1,4 @@
-"""`mbib train | evaluate | predict | campaign | table`: the command line."""
+"""`mbib train | evaluate | predict | table | methods | campaign`: the command line."""
 
 import argparse
 import difflib
@@ -26,6 +26,7 @@ EXAMPLES = """examples:
   mbib train mbib --data folder:PATH                         your own pictures, one sub-folder a class
   mbib predict runs/NAME.safetensors PICTURES                the class of each picture, and how sure it is
   mbib evaluate runs/NAME.safetensors --data folder:OTHER    the accuracy on other pictures of the same classes
+  mbib methods                                               what methods there are, and what each costs
   mbib campaign --processes 2                                the book's runs that have no record yet"""
 
 
@@ -208,9 +209,22 @@ def _table(args: argparse.Namespace) -> int:
     from mbib_core.results import conditions, csv_table, find, read_records, show_table, table
 
     records = [record for folder in args.folders for record in read_records(folder)]
+    if args.methods:
+        from mbib_core.overview import reached, show_reached
+
+        what = {"data": args.data, "imbalance": args.imbalance, "schedule": args.schedule}
+        print(printable(show_reached(reached(records, **what), **what), keep="\n"))
+        return 0
     frame = table(find(records, **conditions(args.where)) if args.where else records)
     text = csv_table(frame) if args.csv and len(frame) else printable(f"{show_table(frame)}\n", keep="\n")
     print(text, end="")
+    return 0
+
+
+def _methods(args: argparse.Namespace) -> int:
+    from mbib_core.overview import catalogue, show_catalogue
+
+    print(show_catalogue(catalogue()))
     return 0
 
 
@@ -395,7 +409,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="only runs with this setting, such as method=mbib; may be given several times",
     )
+    table.add_argument(
+        "--methods", action="store_true", help="one row a method, by one recipe, with what it costs; the paper's beside"
+    )
+    table.add_argument("--data", default="glyphs-lt", help="with --methods: which data (default glyphs-lt)")
+    table.add_argument("--imbalance", type=float, default=100, help="with --methods: which factor (default 100)")
+    table.add_argument("--schedule", help="with --methods: which schedule (default: the usual one of the data)")
     table.set_defaults(run=_table)
+
+    methods = commands.add_parser("methods", allow_abbrev=False, help="what methods there are, and what each costs")
+    methods.set_defaults(run=_methods)
 
     campaign = commands.add_parser(
         "campaign", allow_abbrev=False, help="make the wanted runs that have no record yet, in order"

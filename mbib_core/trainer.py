@@ -107,7 +107,7 @@ def train(
             recipe = replace(schedule, **stage.recipe)
             torch.manual_seed(settings.seed * 1009 + number)
             stage.begin(learner, images=data.train, **settings.own)
-            optimizer, scaler = _optimizer(learner, stage, recipe, device)
+            optimizer, scaler = optimizer_for(learner, stage, recipe, device)
             if saved and number < saved["stage"]:
                 done += epochs  # its structure was made again, its work is in what was saved
                 continue
@@ -130,7 +130,7 @@ def train(
                 share, rate = epoch / epochs, recipe.learning_rate(epoch, epochs)
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["factor"]
-                _train_mode(learner, stage)
+                train_mode(learner, stage)
                 torch.manual_seed(seed_of(settings.seed, done + epoch, 1 + rank))
                 q = stage.q(share) if callable(stage.q) else stage.q
                 drawn = partial(drawn_of, epoch=done + epoch)
@@ -208,7 +208,7 @@ def new_learner(method: Method, data: LongTailed, seed: int, precision: str = "f
         return method.learner(network, data.counts, precision)
 
 
-def _optimizer(
+def optimizer_for(
     learner: Learner, stage: Stage, recipe: Schedule, device: torch.device
 ) -> tuple[torch.optim.SGD, torch.amp.GradScaler]:
     """SGD for the parameters that the stage trains; the others need no gradient."""
@@ -228,7 +228,7 @@ def _optimizer(
     return sgd, torch.amp.GradScaler(device.type, enabled=half)
 
 
-def _train_mode(learner: Learner, stage: Stage) -> None:
+def train_mode(learner: Learner, stage: Stage) -> None:
     """Training mode, but for the batch norm of what the stage does not train."""
     learner.train()
     for module in learner.modules():

@@ -11,6 +11,7 @@ from mbib_core.figures.charts import (
     heat_map,
     learning_curves,
     lines,
+    named_marks,
     paired_differences,
     reliability,
     score_map,

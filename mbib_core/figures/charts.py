@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionPatch
 from matplotlib.ticker import MaxNLocator
 
 from mbib_core.extras import extra
@@ -18,6 +19,7 @@ from mbib_core.figures.style import (
     OTHERS,
     SHADES,
     SHARES,
+    WIDTH,
     colour_of,
     described,
     heat,
@@ -135,6 +137,38 @@ def paired_differences(differences: Mapping[str, Sequence[float]], *, xlabel: st
         axes.set(xlabel=xlabel, ylim=(len(differences) - 0.4, -0.6))
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
+    return described(figure, finding)
+
+
+def named_marks(
+    marks: Mapping[str, tuple[float, float, float]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    finding: str,
+    colours: Mapping[str, str],
+) -> Figure:
+    """A mark (x, y, half of y's interval or NaN) for each name, with the name at the right, joined by a thin line.
+
+    `colours` are of some names; the others are grey. `finding` is the picture's alt text.
+    """
+    order = sorted(marks, key=lambda name: marks[name][1], reverse=True)
+    with styled():
+        figure = Figure(figsize=(WIDTH, max(2.6, 0.8 + 0.145 * len(order))), layout="constrained")
+        axes, side = figure.subplots(1, 2, width_ratios=(3, 2))
+        side.set_axis_off()
+        side.set(xlim=(0, 1), ylim=(0, 1))
+        for place, name in enumerate(order):
+            x, y, half = marks[name]
+            colour = colours.get(name, FAINT)
+            axes.errorbar(x, y, yerr=None if np.isnan(half) else half, fmt=MARKERS.get(name, "o"), color=colour,
+                          mec=CARD, mew=0.6, markersize=6, elinewidth=1.2, alpha=0.9)  # fmt: skip
+            height = 1 - (place + 0.5) / len(order)
+            side.text(0.04, height, name, va="center", fontsize=8.5, color=colours.get(name, INK))
+            ends: dict[str, Any] = {"xyA": (x, y), "coordsA": axes.transData, "xyB": (0.02, height)}
+            figure.add_artist(ConnectionPatch(**ends, coordsB=side.transData, color=colour, lw=0.5, alpha=0.5))
+        axes.margins(x=0.12)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
     return described(figure, finding)
 
 

@@ -42,38 +42,108 @@ def consistent_mbib(
     return losses.mbib(v_logits, z_logits, targets, counts=counts, k=k, tau=1 - k, **settings)
 
 
-def _row(title: str, loss: Any, parts: Network, shared: Sequence[str] = (), **own: Value) -> Method:
-    """`own` are fixed here; the `shared` settings start from `START`."""
+# `own` are fixed here; the `shared` settings start from `START`.
+def _row(title: str, about: str, loss: Any, parts: Network, shared: Sequence[str] = (), **own: Value) -> Method:
     started = {name: START[name] for name in shared}
-    return Method(title, (Stage(loss),), parts, started | own, tuple(shared))
+    return Method(title, (Stage(loss),), parts, started | own, tuple(shared), about=about)
 
 
-def _mbib(title: str, loss: Any, parts: Network = THREE, without: Sequence[str] = (), **own: Value) -> Method:
-    return _row(title, on_all(loss), parts, [name for name in OF_MBIB if name not in (*without, *own)], **own)
+def _mbib(
+    title: str, about: str, loss: Any, parts: Network = THREE, without: Sequence[str] = (), **own: Value
+) -> Method:
+    shared = [name for name in OF_MBIB if name not in (*without, *own)]
+    return _row(title, about, on_all(loss), parts, shared, **own)
 
 
 CE = Stage(on_v(cross_entropy))
+FROM_IMAGE = Network(taps=4, picture=True)
 
 PAPER: dict[str, Method] = {
-    "ce": Method("cross-entropy", (CE,), V_ALONE, predict=adjusted, biased=True),
-    "bsce": _row("balanced softmax", on_v(losses.balanced_softmax), V_ALONE, k=0.0),
-    "bib": _row("BIB", on_both(losses.bib), BOTH, OF_BIB),
-    "mbib": _mbib("MBIB", losses.mbib),
+    "ce": Method(
+        "cross-entropy",
+        (CE,),
+        V_ALONE,
+        predict=adjusted,
+        biased=True,
+        about="Minus the log of the probability of the true class: every image counts alike, so the head decides.",
+    ),
+    "bsce": _row(
+        "balanced softmax",
+        "Cross-entropy of the logits plus log n, which the test leaves out.",
+        on_v(losses.balanced_softmax),
+        V_ALONE,
+        k=0.0,
+    ),
+    "bib": _row(
+        "BIB",
+        "Balanced softmax on v and on z, and z is taught by v.",
+        on_both(losses.bib),
+        BOTH,
+        OF_BIB,
+    ),
+    "mbib": _mbib("MBIB", "BIB whose z is taught by three observations, the deepest most.", losses.mbib),
     # Parts of BIB (appendices B and C).
-    "ce-2branch": _row("cross-entropy, two branches", on_both(partial(losses.bib, beta=0.0, tau=0.0)), BOTH),
-    "sdib": _row("BIB without balance", on_both(partial(losses.bib, tau=0.0)), BOTH, ("beta", "gamma")),
-    "bsce-mlp": _row("balanced softmax on z alone", on_z(losses.balanced_softmax), Z_ALONE, ("k",)),
-    "bsce-2branch": _row("balanced softmax, two branches", on_both(partial(losses.bib, beta=0.0)), BOTH, ("k",)),
+    "ce-2branch": _row(
+        "cross-entropy, two branches",
+        "Cross-entropy on v and on z, neither teaching the other.",
+        on_both(partial(losses.bib, beta=0.0, tau=0.0)),
+        BOTH,
+    ),
+    "sdib": _row(
+        "BIB without balance",
+        "Cross-entropy on v and on z, and z is taught by v.",
+        on_both(partial(losses.bib, tau=0.0)),
+        BOTH,
+        ("beta", "gamma"),
+    ),
+    "bsce-mlp": _row(
+        "balanced softmax on z alone",
+        "BIB's network without a classifier on v and without a teacher.",
+        on_z(losses.balanced_softmax),
+        Z_ALONE,
+        ("k",),
+    ),
+    "bsce-2branch": _row(
+        "balanced softmax, two branches",
+        "Balanced softmax on v and on z, neither teaching the other.",
+        on_both(partial(losses.bib, beta=0.0)),
+        BOTH,
+        ("k",),
+    ),
     # Other mixtures (appendix F, table 4).
-    "se-mbib": _mbib("SE-MBIB", losses.se_mbib),
-    "all-mbib": _mbib("ALL-MBIB", losses.all_mbib),
-    "mbib-x": _mbib("MBIB from the picture, too", losses.mbib, Network(taps=4, picture=True), alphas=shared_alphas(4)),
+    "se-mbib": _mbib(
+        "SE-MBIB", "Bottlenecks between neighbours, v_1 to v_2 to v_3 to z, each teaching the next.", losses.se_mbib
+    ),
+    "all-mbib": _mbib("ALL-MBIB", "The mean of MBIB and SE-MBIB.", losses.all_mbib),
+    "mbib-x": _mbib(
+        "MBIB from the picture, too",
+        "MBIB with a fourth observation: the image itself.",
+        losses.mbib,
+        FROM_IMAGE,
+        alphas=shared_alphas(4),
+    ),
     # MBIB with less balance (table 9).
-    "mbib-no-adjustment": _mbib("MBIB, class weights only", partial(losses.mbib, tau=0.0)),
-    "mbib-no-weights": _mbib("MBIB, logit adjustment only", partial(losses.mbib, k=0.0), without=("k",)),
-    "mbib-no-balance": _mbib("MBIB, no balance", partial(losses.mbib, k=0.0, tau=0.0), without=("k",)),
+    "mbib-no-adjustment": _mbib(
+        "MBIB, class weights only", "MBIB without log n on the logits.", partial(losses.mbib, tau=0.0)
+    ),
+    "mbib-no-weights": _mbib(
+        "MBIB, logit adjustment only", "MBIB without class weights.", partial(losses.mbib, k=0.0), without=("k",)
+    ),
+    "mbib-no-balance": _mbib(
+        "MBIB, no balance",
+        "MBIB without class weights and without log n on the logits.",
+        partial(losses.mbib, k=0.0, tau=0.0),
+        without=("k",),
+    ),
     # Controls that the paper lacks.
-    "mbib-beta0": _mbib("MBIB, beta = 0", losses.mbib, beta=0.0),
-    "mbib-deepest": _mbib("MBIB, z taught by v_3 alone", losses.deepest_mbib),
-    "mbib-consistent": _mbib("MBIB, weights n^-k with n^(1-k)", consistent_mbib, k=0.5),
+    "mbib-beta0": _mbib("MBIB, beta = 0", "MBIB's network and losses, but z has no teacher.", losses.mbib, beta=0.0),
+    "mbib-deepest": _mbib(
+        "MBIB, z taught by v_3 alone", "MBIB whose shallow observations teach nothing.", losses.deepest_mbib
+    ),
+    "mbib-consistent": _mbib(
+        "MBIB, weights n^-k with n^(1-k)",
+        "MBIB with weights n^-k and (1 - k) log n on the logits, which together stay consistent.",
+        consistent_mbib,
+        k=0.5,
+    ),
 }

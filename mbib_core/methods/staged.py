@@ -145,6 +145,7 @@ STAGED: dict[str, Method] = {
         ),
         V_ALONE,
         source="Kang et al. 2020",
+        about="The features of cross-entropy stay, and a new classifier is learned on class-balanced images.",
     ),
     # As cRT, but for the classifier, of which nothing is drawn anew.
     "lws": Method(
@@ -156,7 +157,12 @@ STAGED: dict[str, Method] = {
     ),
     # 0.7 is a starting value: Kang et al. choose it on validation images.
     "tau-norm": Method(
-        "tau-norm", (Stage(CE.loss, end=normalise),), V_ALONE, {"norm_power": 0.7}, source="Kang et al. 2020"
+        "tau-norm",
+        (Stage(CE.loss, end=normalise),),
+        V_ALONE,
+        {"norm_power": 0.7},
+        source="Kang et al. 2020",
+        about="Rows of the classifier that cross-entropy learned are divided by their norm to a power.",
     ),
     # The features are batch-normalised here and may be negative; there they are pooled behind a ReLU.
     "ncm": Method(
