@@ -58,3 +58,24 @@ def read_checkpoint(path: Path, settings: Settings, ranks: int = 1) -> dict[str,
             f"start as many, or delete it to start anew"
         )
     return saved
+
+
+def restore(saved: Mapping[str, Any], parts: Mapping[str, Any], history: Mapping[str, list[Any]]) -> int:
+    """Puts the saved states back into `parts` (learner, optimizer, scaler, average) and `history`.
+
+    Returns the epochs of the stage that are done. Raises ValueError if a state does not fit.
+    """
+    try:
+        if not torch.equal(saved["learner"]["counts"], parts["learner"].counts.cpu()):
+            raise ValueError("counts")
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        for name, values in history.items():
+            values[:] = saved["history"][name]
+        return int(saved["epoch"])
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError):
+        name = run_id(Settings.of(saved["settings"]))
+        raise ValueError(
+            f"the checkpoint of {name} does not fit this network, the data or the code has changed: delete it to start "
+            f"the run anew"
+        ) from None

@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,13 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from mbib_core.augmentation import AUGMENTATIONS
 from mbib_core.averages import LATE, averaged, put_into
 from mbib_core.batches import Draws, Source, draw, seed_of
-from mbib_core.checkpoints import read_checkpoint, write_checkpoint
+from mbib_core.checkpoints import read_checkpoint, restore, write_checkpoint
 from mbib_core.criteria import check_settings
 from mbib_core.data.longtailed import LongTailed, channel_statistics, first_of_each_class
 from mbib_core.devices import autocast, full_float32, pick_device, pick_precision, threads
@@ -28,7 +27,7 @@ from mbib_core.methods import Method, Stage, method_of, settle
 from mbib_core.networks import default_prediction
 from mbib_core.results import commit_of_code
 from mbib_core.schedules import Schedule, schedule_of
-from mbib_core.settings import Settings, run_id
+from mbib_core.settings import Settings
 from mbib_core.weights import Saved
 
 CURVE_POINTS = 20  # how often, at the most, a run is scored on validation images while it trains
@@ -111,8 +110,10 @@ def train(
             if saved and number < saved["stage"]:
                 done += epochs  # its structure was made again, its work is in what was saved
                 continue
+            kept: dict[str, Any] = {"learner": learner, "optimizer": optimizer, "scaler": scaler}
             mean = averaged(learner.network, recipe.average) if recipe.average else None
-            first = _restore(saved, run, learner, optimizer, scaler, mean) if saved and number == saved["stage"] else 0
+            kept |= {"average": mean} if mean else {}
+            first = restore(saved, kept, run.history) if saved and number == saved["stage"] else 0
             if run.compiled and first < epochs:
                 scales = {recipe.scale(epoch, epochs) for epoch in range(first, epochs)}
                 own_share = data.train.x[: len(range(rank, recipe.batch, ranks))]
@@ -168,7 +169,8 @@ def train(
                 bar.set_postfix(loss=f"{history['loss'][-1]:.3f}")
                 bar.update()
                 if checkpoint and rank == 0:
-                    write_checkpoint(checkpoint, _state(run, learner, optimizer, scaler, mean, number, epoch + 1))
+                    states = {name: part.state_dict() for name, part in kept.items()}
+                    write_checkpoint(checkpoint, _progress(run, number, epoch + 1) | states)
             if mean:
                 put_into(learner.network, mean, data.train.x)
             stage.end(learner, images=data.train, **settings.own)
@@ -274,25 +276,13 @@ def _diverged(what: str, settings: Settings, checkpoint: Path | None) -> Floatin
     return FloatingPointError(f"{what}: try --precision float32, {smaller}or look for odd pictures.{kept}")
 
 
-def _state(
-    run: Trained,
-    learner: Learner,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    mean: AveragedModel | None,
-    stage: int,
-    epoch: int,
-) -> dict[str, Any]:
-    """What a checkpoint holds: all that the next epoch depends on, and what the record says of the epochs before."""
+def _progress(run: Trained, stage: int, epoch: int) -> dict[str, Any]:
+    """What a checkpoint says of the run beside the states of what is trained."""
     return {
         "settings": run.settings.plain(),
         "recipe": schedule_of(run.settings).recipe,
         "stage": stage,
         "epoch": epoch,
-        "learner": learner.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-        "average": mean.state_dict() if mean else {},
         "history": run.history,
         "precision": run.precision,
         "seconds": run.seconds,
@@ -300,33 +290,6 @@ def _state(
         "compiled": run.compiled,
         "ranks": run.ranks,
     }
-
-
-def _restore(
-    saved: Mapping[str, Any],
-    run: Trained,
-    learner: Learner,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    mean: AveragedModel | None,
-) -> int:
-    """Puts everything back and returns the epochs of this stage that are done."""
-    try:
-        if not torch.equal(saved["learner"]["counts"], learner.counts.cpu()):
-            raise ValueError("counts")
-        learner.load_state_dict(saved["learner"])
-        optimizer.load_state_dict(saved["optimizer"])
-        scaler.load_state_dict(saved["scaler"])
-        if mean:
-            mean.load_state_dict(saved["average"])
-        for name, values in run.history.items():
-            values[:] = saved["history"][name]
-        return int(saved["epoch"])
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError):
-        raise ValueError(
-            f"the checkpoint of {run_id(run.settings)} does not fit this network, the data or the code has changed: "
-            f"delete it to start the run anew"
-        ) from None
 
 
 def ranks_here() -> tuple[int, int]:
