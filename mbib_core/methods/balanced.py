@@ -74,7 +74,9 @@ BALANCED: dict[str, Method] = {
         source="Cui et al. 2019",
         about="Cross-entropy, with classes weighed by the inverse of their effective number of images.",
     ),
-    # Cui et al. spare the last bias the weight decay (from memory); here it has that of all parameters.
+    # Cui et al. spare the last bias the weight decay (from memory); here it has that of all parameters. Weights have
+    # mean 1 over classes, not images: on Glyphs-LT an image weighs 0.16 on average, one of the head 0.04, one of the
+    # tail 5. 24 epochs leave the row at chance there (2 %); with equal weights (effective 0) 8 epochs bring 25 %.
     "cb-focal": Method(
         "class-balanced focal loss",
         (Stage(on_v(rebalancing.class_balanced_focal), begin=start_unlikely),),
@@ -155,8 +157,10 @@ BALANCED: dict[str, Method] = {
         source="Wang et al. 2021",
         about="Softmax in which an image punishes rarer classes less, and classes it is mistaken for more.",
     ),
-    # Stage 2 as in cRT, but at the official rate for CIFAR and from stage 1's classifier. The official one runs along a
-    # cosine, on batches of 256 in which the classes take turns, and its batch norm follows these.
+    # Stage 2 as in cRT, but at the official rate for CIFAR and from stage 1's classifier. The official one runs along
+    # a cosine, on batches of 256 in which the classes take turns, and its batch norm follows these. Its stage 1 has
+    # 700 epochs: the logits differ by at most 0.72 until the widths g are learned, and 8 epochs of Glyphs-LT bring 6
+    # %.
     "wcdas": Method(
         "WCDAS",
         (
