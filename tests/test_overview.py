@@ -15,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from mbib_core import cli, compare, overview, trainer
 from mbib_core.methods import FAMILIES, METHODS
 from mbib_core.networks import multiply_adds
-from mbib_core.networks.resnet import ResNet
 from mbib_core.results import read_records
 from mbib_core.settings import Settings
 
@@ -39,9 +38,9 @@ def test_a_step_costs_a_forward_pass_twice_more_backward_and_no_gradient_of_the_
 
 def test_two_passes_a_step_or_two_networks_cost_twice_and_a_second_stage_costs_its_head() -> None:
     assert cost("sam") == 2 * cost("ce")
-    width = ResNet(8).channels[-1]
-    forward = multiply_adds(METHODS["ce"].network(3, depth=8), coloured([8, 5, 3], side=8).train.x[:1])
-    head = 16 * (forward + 3 * width)  # one epoch: forward, and the gradient of the head's weights
+    network = METHODS["ce"].network(3, depth=8)
+    forward = multiply_adds(network, coloured([8, 5, 3], side=8).train.x[:1])
+    head = 16 * (forward + 3 * network.backbone.channels[-1])  # one epoch: forward, and the gradient of the head's weights
     assert cost("crt") == cost("ce") + head
 
 
