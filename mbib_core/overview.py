@@ -34,7 +34,7 @@ EXPLAINED = {
     "04_rebalancing": ("bsce",),
     "05_bib": ("bib", "ce-2branch", "bsce-mlp", "bsce-2branch"),
     "06_mbib": ("mbib", "se-mbib", "all-mbib", "mbib-deepest", "mbib-consistent"),
-    "08_ablations": ("sdib", "mbib-x", "mbib-no-adjustment", "mbib-no-weights", "mbib-no-balance", "mbib-beta0"),
+    "08_ablations": ("sdib", "mbib-x", "mbib-no-adjustment", "mbib-no-balance", "mbib-beta0"),
 }
 # Names of rows in the paper's table 1.
 IN_TABLE_1 = {

@@ -147,10 +147,12 @@ def named_marks(
     ylabel: str,
     finding: str,
     colours: Mapping[str, str],
+    span: float = 0.0,
 ) -> Figure:
     """A mark (x, y, half of y's interval or NaN) for each name, with the name at the right, joined by a thin line.
 
-    `colours` are of some names; the others are grey. `finding` is the picture's alt text.
+    `colours` are of some names; the others are grey. The x axis is `span` long at least. `finding` is the picture's alt
+    text.
     """
     order = sorted(marks, key=lambda name: marks[name][1], reverse=True)
     with styled():
@@ -167,7 +169,9 @@ def named_marks(
             side.text(0.04, height, name, va="center", fontsize=8.5, color=colours.get(name, INK))
             ends: dict[str, Any] = {"xyA": (x, y), "coordsA": axes.transData, "xyB": (0.02, height)}
             figure.add_artist(ConnectionPatch(**ends, coordsB=side.transData, color=colour, lw=0.5, alpha=0.5))
-        axes.margins(x=0.12)
+        left, right = min(x for x, _, _ in marks.values()), max(x for x, _, _ in marks.values())
+        right = max(right, left + span)
+        axes.set_xlim(left - 0.1 * (right - left), right + 0.1 * (right - left))
         axes.set(xlabel=xlabel, ylabel=ylabel)
     return described(figure, finding)
 
