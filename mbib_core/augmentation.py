@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from mbib_core.extras import extra
+
 Pixels = UInt8[Tensor, "b c h w"]
 
 
@@ -196,7 +198,7 @@ def operate(x: Pixels, operations: Int[Tensor, "b 2"]) -> Pixels:
 def operation(x: Pixels, name: str, strength: float) -> Pixels:
     """One operation of AutoAugment on all images alike; `strength` from -1 to 1 as a share of its largest. Moved images
     are sampled at the nearest pixel, and black outside."""
-    from torchvision.transforms.v2 import functional as tv  # late: it takes a second to import
+    tv = extra("torchvision.transforms.v2.functional", "this augmentation")  # late: it takes a second to import
 
     def affine(angle: float = 0.0, shift: tuple[int, int] = (0, 0), **more: list[float]) -> Pixels:
         return tv.affine(x, angle, list(shift), 1.0, **{"shear": [0.0, 0.0], **more})

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from mbib_core.extras import extra
 from mbib_core.losses import Counts, Logits, balanced_softmax, class_weights
 from mbib_core.rebalancing import Scalar, Targets
 
@@ -192,9 +193,8 @@ def sphere_targets(classes: int, width: int, steps: int = 10_000) -> Float[Tenso
 
 def matched(centroids: Float[Tensor, "c d"], sphere: Float[Tensor, "c d"]) -> Int[Tensor, " c"]:
     """A target for each class, so that the sum of centroid . target over the classes is largest (Hungarian method)."""
-    from scipy.optimize import linear_sum_assignment  # comes with scikit-learn
-
-    _, number = linear_sum_assignment((centroids @ sphere.T).cpu().numpy(), maximize=True)
+    optimize = extra("scipy.optimize", "matching targets to classes")  # comes with scikit-learn
+    _, number = optimize.linear_sum_assignment((centroids @ sphere.T).cpu().numpy(), maximize=True)
     return torch.as_tensor(number, device=centroids.device)
 
 

@@ -5,11 +5,13 @@ from types import ModuleType
 
 
 def extra(name: str, what: str) -> ModuleType:
-    """The package `name` of the extra `book`, imported. Raises ImportError with a sentence on `what` needs it if it is
-    not installed."""
+    """The module `name`, of a package of the extra `book`. Raises ImportError with a sentence on `what` needs it where
+    the package is not installed."""
+    package = name.partition(".")[0]
     try:
-        return importlib.import_module(name)
+        importlib.import_module(package)
     except ModuleNotFoundError as error:
-        if error.name != name:  # it is there, and broken
+        if error.name != package:  # it is there, and broken
             raise
-        raise ImportError(f'{what} needs {name}: pip install "mbib-core[book]"', name=name) from None
+        raise ImportError(f'{what} needs {package}: pip install "mbib-core[book]"', name=package) from None
+    return importlib.import_module(name)

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mbib_core import compare
 from mbib_core.batches import Batch
 from mbib_core.data.longtailed import Images, LongTailed, long_tailed_counts
+from mbib_core.extras import extra
 from mbib_core.methods import FAMILIES, METHODS, Method, method_of, settle
 from mbib_core.results import SHOTS, Record, over_seeds, published
 from mbib_core.schedules import schedule_of
@@ -315,8 +316,7 @@ def show_reached(rows: Sequence[Reached], *, data: str, imbalance: float, schedu
     how = f"{data}, factor {imbalance:g}, schedule {settings.schedule}, {settings.epochs} epochs"
     lines = [f"The same recipe for all: {how}\n"]
     if rows:
-        import pandas as pd
-
+        pd = extra("pandas", "a table")
         lines += [pd.DataFrame([cells(row) for row in rows]).to_string(index=False), "", NOTE]
         lines += ["paper: its table 1, over all classes"] if any(row.published for row in rows) else []
     missing = [name for name in METHODS if name not in {row.name for row in rows}]

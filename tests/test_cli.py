@@ -26,6 +26,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from mbib_core import cli, data, figures, runs, trainer
+from mbib_core.augmentation import operation
+from mbib_core.contrast import matched
 from mbib_core.data.cifar import cifar100_lt
 from mbib_core.methods import method_of, settle
 from mbib_core.results import read_record
@@ -35,7 +37,7 @@ from mbib_core.weights import read_weights
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 MBIB = Path(sys.executable).with_name("mbib")
-EXTRA = ("pandas", "matplotlib", "seaborn", "sklearn", "torchvision")
+EXTRA = ("pandas", "matplotlib", "seaborn", "sklearn", "scipy", "torchvision")
 
 
 def process(*words: str, **more: Any) -> subprocess.CompletedProcess:
@@ -484,6 +486,10 @@ def test_without_the_extra_a_run_is_kept_and_what_needs_it_says_how_to_get_it(
     assert (status, out, err) == (2, "", f"mbib: a table needs pandas: {get}\n")
     with pytest.raises(ImportError, match=r"CIFAR-100 is not in .* and its download needs torchvision: pip install"):
         cifar100_lt(100, tmp_path)
+    with pytest.raises(ImportError, match="this augmentation needs torchvision: pip install"):
+        operation(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "rotate", 1.0)
+    with pytest.raises(ImportError, match="classes needs scipy: pip install"):
+        matched(torch.eye(2), torch.eye(2))
     with pytest.raises(ImportError, match="a map of scores needs seaborn: pip install"):
         figures.score_map([[1.0]], "a", "b", xlabel="", finding="")
 
