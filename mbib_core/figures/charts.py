@@ -149,7 +149,7 @@ def named_marks(
     colours: Mapping[str, str],
     span: float = 0.0,
 ) -> Figure:
-    """A mark (x, y, half of y's interval or NaN) for each name; a thin line joins it to the name and its y at the right.
+    """A mark (x, y, half of y's interval or NaN) for each name; a thin line leads to the name and its y at the right.
 
     `colours` are of some names; the others are grey. The x axis is `span` long at least. `finding` is the picture's alt
     text.
