@@ -149,7 +149,7 @@ def named_marks(
     colours: Mapping[str, str],
     span: float = 0.0,
 ) -> Figure:
-    """A mark (x, y, half of y's interval or NaN) for each name, with the name at the right, joined by a thin line.
+    """A mark (x, y, half of y's interval or NaN) for each name; a thin line leads to the name and its y at the right.
 
     `colours` are of some names; the others are grey. The x axis is `span` long at least. `finding` is the picture's alt
     text.
@@ -157,16 +157,19 @@ def named_marks(
     order = sorted(marks, key=lambda name: marks[name][1], reverse=True)
     with styled():
         figure = Figure(figsize=(WIDTH, max(2.6, 0.8 + 0.145 * len(order))), layout="constrained")
-        axes, side = figure.subplots(1, 2, width_ratios=(3, 2))
+        axes, side = figure.subplots(1, 2, width_ratios=(4, 3))
         side.set_axis_off()
         side.set(xlim=(0, 1), ylim=(0, 1))
         for place, name in enumerate(order):
             x, y, half = marks[name]
             colour = colours.get(name, FAINT)
-            axes.errorbar(x, y, yerr=None if np.isnan(half) else half, fmt=MARKERS.get(name, "o"), color=colour,
-                          mec=CARD, mew=0.6, markersize=6, elinewidth=1.2, alpha=0.9)  # fmt: skip
+            on_top = 3 + (name in colours)
+            if not np.isnan(half):
+                axes.plot([x, x], [y - half, y + half], color=colour, lw=1.2, alpha=0.4, zorder=2)
+            axes.plot(x, y, MARKERS.get(name, "o"), color=colour, mec=CARD, mew=0.6, markersize=6, zorder=on_top)
             height = 1 - (place + 0.5) / len(order)
-            side.text(0.04, height, name, va="center", fontsize=8.5, color=colours.get(name, INK))
+            said = f"{name}  {y:.1f}" + ("" if np.isnan(half) else f" ± {half:.1f}")
+            side.text(0.04, height, said, va="center", fontsize=8, color=colours.get(name, INK))
             ends: dict[str, Any] = {"xyA": (x, y), "coordsA": axes.transData, "xyB": (0.02, height)}
             figure.add_artist(ConnectionPatch(**ends, coordsB=side.transData, color=colour, lw=0.5, alpha=0.5))
         left, right = min(x for x, _, _ in marks.values()), max(x for x, _, _ in marks.values())
