@@ -158,7 +158,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     run.network.to(device)
     found = score(run, given, batch=args.batch)
     print(printable(f"{args.weights.name} on {given.what}: accuracy in %"))
-    print(_accuracy_lines(found))
+    print(f"{_accuracy_lines(found)}\n{_also(found)}")
     return 0
 
 
@@ -266,6 +266,14 @@ def _accuracy_lines(found: dict) -> str:
         mark = " *" if name == found["default"] and len(found["accuracy"]) > 1 else ""
         lines.append(f"  {name + mark:16}" + "".join(f"{100 * accuracy[shot]:8.1f}" for shot in shots))
     return "\n".join(lines)
+
+
+def _also(found: dict) -> str:
+    """What else is said of the default prediction."""
+    words = {"micro": "over pictures", "macro_f1": "macro-F1", "top5": "top-5", "calibration": "calibration error"}
+    return f"{found['default']}: " + ", ".join(
+        f"{w} {100 * found[name]:.1f}" for name, w in words.items() if name in found
+    )
 
 
 def _path(word: str) -> Path:

@@ -99,16 +99,23 @@ def labelled(
 
 
 def score(run: Saved, given: Labelled, *, batch: int = 500) -> dict[str, Any]:
-    """`accuracy` (0 to 1) of each prediction over all classes and by shot, means over classes; and which one is the
-    `default`. Raises FloatingPointError if the answers are not finite."""
-    counts = torch.tensor(given.counts)
+    """`accuracy` (0 to 1) of each prediction over all classes and by shot, means over classes; and of the `default` one
+    `micro` (over pictures), `macro_f1`, `top5` where there are more than 5 classes, and the `calibration` error.
+    Raises FloatingPointError if the answers are not finite."""
+    counts, y = torch.tensor(given.counts), given.images.y
     found = _answers(run, given.images.x, batch, counts)
     logits = {name: f.cpu() for name, f in of_kind("logits", found).items()}
     masks = shots(counts) if given.counts else {}
-    by_class = {name: metrics.accuracy_by_class(f, given.images.y) for name, f in logits.items()}
+    by_class = {name: metrics.accuracy_by_class(f, y) for name, f in logits.items()}
+    default = default_prediction(logits)
+    own = logits[default]
     return {
-        "default": default_prediction(logits),
+        "default": default,
         "accuracy": {name: metrics.by_shot(value, masks) for name, value in by_class.items()},
+        "micro": metrics.micro_accuracy(own, y),
+        "macro_f1": float(metrics.f1_by_class(own, y).nanmean()),
+        **({"top5": float(metrics.accuracy_by_class(own, y, top=5).nanmean())} if len(run.classes) > 5 else {}),
+        "calibration": metrics.calibration(own, y)["error"],
     }
 
 

@@ -453,7 +453,7 @@ def test_an_option_of_the_recipe_reaches_name_record_and_weights(
     assert read_weights(weights).settings.plain() == record["settings"]
     Image.new("RGB", (9, 9), "red").save(tmp_path / "x.png")
     monkeypatch.setitem(SCHEDULES, "tiny", replace(SCHEDULES["tiny"], depth=20))  # the file says what network it is of
-    assert mbib("evaluate", str(weights), "--device", "cpu")[1].splitlines()[-2:] == said[-4:-2]
+    assert mbib("evaluate", str(weights), "--device", "cpu")[1].splitlines()[-3:-1] == said[-4:-2]
     assert mbib("predict", str(weights), "x.png", "--device", "cpu")[1].startswith("x.png: colour ")
 
 
@@ -525,7 +525,12 @@ def test_weights_are_evaluated_to_the_accuracy_of_the_record(mbib: Say, quick: s
     status, out, _ = mbib("evaluate", weights, "--device", "cpu")
     assert status == 0
     rows = [line for line in trained if line.lstrip().startswith(("v", "adjusted", "mean over"))]
-    assert out.splitlines()[1:] == rows
+    *found, also = out.splitlines()[1:]
+    assert found == rows
+    test = one_record(tmp_path / "runs")["test"]
+    values = [test["micro"], test["macro_f1"], test["calibration"]["all"]["error"]]
+    names = ["over pictures", "macro-F1", "calibration error"]
+    assert also == "v: " + ", ".join(f"{name} {100 * value:.1f}" for name, value in zip(names, values, strict=True))
     assert "on 12 test pictures" in out
     assert "on 15 validation pictures" in mbib("evaluate", weights, "--validation")[1]
 
@@ -580,7 +585,7 @@ def test_train_table_and_evaluate_agree(mbib: Say, tmp_path: Path) -> None:
     assert next(line for line in said if line.startswith("  v")).split()[1:] == row
     assert mbib("table")[1].splitlines()[1].split()[-5:] == [*row, "1"]
     evaluated = mbib("evaluate", f"runs/{record['run_id']}.safetensors", "--device", "cpu")[1]
-    assert evaluated.splitlines()[-1].split()[1:] == row
+    assert evaluated.splitlines()[-2].split()[1:] == row
     assert mbib(*words)[1].startswith("this run was made before")
     assert record["counts"][0] > 100 > record["counts"][-1]
     assert len(record["history"]["loss"]) == 1
