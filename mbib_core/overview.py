@@ -163,7 +163,7 @@ def show_catalogue(entries: Iterable[Entry]) -> str:
 def html_table(entries: Iterable[Entry]) -> str:
     """The entries as a table of HTML, which field.js lets a reader sort and filter."""
     head = {"method": "", "what it does": "", "family": "", "year": "number", "parameters": "number"}
-    head |= {"training": "number", "explained in": ""}
+    head |= {"training": "number", "chapter": ""}
     lines = ['<table class="field"><caption>All methods. Parameters are for 100 classes on a ResNet-32; training is']
     lines += ["in multiply-adds of all steps, over those of cross-entropy.</caption><thead><tr>"]
     lines += [f'<th scope="col"{f" data-kind={kind}" if kind else ""}>{name}</th>' for name, kind in head.items()]
