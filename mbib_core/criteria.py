@@ -164,7 +164,8 @@ class LogitLoss(_Criterion):
 
 
 class BalancedSoftmaxLoss(LogitLoss):
-    """`losses.balanced_softmax` (Ren et al. 2020); `tau` other than 1 is logit adjustment (Menon et al. 2021)."""
+    """The loss `losses.balanced_softmax` (Ren et al. 2020); with `tau` other than 1 logit adjustment (Menon et al.
+    2021)."""
 
     function = staticmethod(balanced_softmax)
 
@@ -173,7 +174,7 @@ class BalancedSoftmaxLoss(LogitLoss):
 
 
 class VSLoss(LogitLoss):
-    """`rebalancing.vector_scaling` (Kini et al. 2021)."""
+    """The loss `rebalancing.vector_scaling` (Kini et al. 2021)."""
 
     function = staticmethod(rebalancing.vector_scaling)
 
@@ -182,7 +183,7 @@ class VSLoss(LogitLoss):
 
 
 class CDTLoss(LogitLoss):
-    """`rebalancing.vector_scaling` with tau = 0 (Ye et al. 2020)."""
+    """The loss `rebalancing.vector_scaling` with tau = 0 (Ye et al. 2020)."""
 
     function = staticmethod(partial(rebalancing.vector_scaling, tau=0.0))
 
@@ -191,8 +192,8 @@ class CDTLoss(LogitLoss):
 
 
 class ClassBalancedLoss(LogitLoss):
-    """`rebalancing.class_balanced` (Cui et al. 2019). With `deferred` = 0.8 it is DRW: `criterion(logits, targets,
-    progress)`, where `progress` is the share of the epochs that are done."""
+    """The loss `rebalancing.class_balanced` (Cui et al. 2019). With `deferred` = 0.8 it is DRW: `criterion(logits,
+    targets, progress)`, where `progress` is the share of the epochs that are done."""
 
     function = staticmethod(rebalancing.class_balanced)
 
@@ -206,7 +207,7 @@ class ClassBalancedLoss(LogitLoss):
 
 
 class LDAMLoss(LogitLoss):
-    """`rebalancing.ldam` (Cao et al. 2019) of logits that are `scale` times cosines; `progress` as in
+    """The loss `rebalancing.ldam` (Cao et al. 2019) of logits that are `scale` times cosines; `progress` as in
     `ClassBalancedLoss`. No soft targets: a margin belongs to one class."""
 
     function = staticmethod(rebalancing.ldam)
@@ -230,8 +231,8 @@ class LDAMLoss(LogitLoss):
 
 
 class FocalLoss(LogitLoss):
-    """`rebalancing.focal` (Lin et al. 2017). Neither soft targets nor smoothing: it asks how sure the network is of one
-    class."""
+    """The loss `rebalancing.focal` (Lin et al. 2017). Neither soft targets nor smoothing: it asks how sure the network
+    is of one class."""
 
     function = staticmethod(lambda logits, targets, *, counts, **own: rebalancing.focal(logits, targets, **own))
     soft = False
@@ -241,8 +242,8 @@ class FocalLoss(LogitLoss):
 
 
 class ClassBalancedFocalLoss(LogitLoss):
-    """`rebalancing.class_balanced_focal` (Cui et al. 2019). Neither soft targets nor smoothing: the weight is that of
-    one class."""
+    """The loss `rebalancing.class_balanced_focal` (Cui et al. 2019). Neither soft targets nor smoothing: the weight is
+    that of one class."""
 
     function = staticmethod(rebalancing.class_balanced_focal)
     soft = False
@@ -259,8 +260,8 @@ class ClassBalancedFocalLoss(LogitLoss):
 
 
 class LADELoss(LogitLoss):
-    """`rebalancing.lade` (Hong et al. 2021). Neither soft targets nor smoothing, as it takes means over the images of a
-    class, and no other reduction: its second term is one of the whole batch."""
+    """The loss `rebalancing.lade` (Hong et al. 2021). Neither soft targets nor smoothing, as it takes means over the
+    images of a class, and no other reduction: its second term is one of the whole batch."""
 
     function = staticmethod(rebalancing.lade)
     soft = False
@@ -270,7 +271,7 @@ class LADELoss(LogitLoss):
 
 
 class SeesawLoss(LogitLoss):
-    """`rebalancing.seesaw` (Wang et al. 2021). No soft targets: its weights are ratios to one class."""
+    """The loss `rebalancing.seesaw` (Wang et al. 2021). No soft targets: its weights are ratios to one class."""
 
     function = staticmethod(rebalancing.seesaw)
     soft = False

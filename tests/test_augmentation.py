@@ -131,7 +131,7 @@ def test_the_loss_of_mixed_images_is_that_of_soft_targets_or_the_mean_by_shares(
     row, data = METHODS[method], coloured([9, 5, 3])
     learner = Learner(replace(row.parts, depth=8).build(3), data.counts).eval()
     if row.parts.stochastic:
-        learner.network.represent.eval()
+        learner.network.draw.eval()
     loss = lambda *given, **more: row.stages[0].loss(*given, **row.own, **more)  # noqa: E731
     x, y, other = data.train.x[:8], data.train.y[:8], data.train.y[8:16]
     if row.parts.taps > 1:

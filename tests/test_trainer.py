@@ -346,7 +346,9 @@ def test_the_curve_is_of_the_first_validation_pictures(
     tiny_schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, seen, look = coloured([22, 9, 3], held_out=20), [], features_of
-    monkeypatch.setattr(trainer, "features_of", lambda network, x: (seen.append(x), look(network, x))[1])
+    monkeypatch.setattr(
+        trainer, "features_of", lambda network, x, **more: (seen.append(x), look(network, x, **more))[1]
+    )
     run = quietly(replace(TINY, epochs=1), data)
     expected = first_of_each_class(data.validation, trainer.CURVE_IMAGES)
     assert len(expected.y) == 60 < len(data.validation.y)

@@ -222,7 +222,7 @@ def aim(learner: Contrast, **own: Any) -> None:
 
 
 def of_keys(outputs: Outputs, targets: Tensor, *, positives: int, contrast_temperature: float, **own: Any) -> Scalar:
-    """`contrast.kcl`, or `contrast.tsc` where there are targets, with positives drawn from the queue."""
+    """The loss `contrast.kcl`, or `contrast.tsc` where there are targets, with positives drawn from the queue."""
     positive = contrast.drawn_positives(targets, own["key_labels"], positives)
     loss = contrast.tsc if "sphere" in own else contrast.kcl
     own |= {"positive": positive, "contrast_temperature": contrast_temperature}

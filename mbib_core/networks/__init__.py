@@ -12,7 +12,7 @@ from mbib_core.networks.bottleneck import Bottleneck, Outputs, default_predictio
 from mbib_core.networks.experts import Branches, Experts, Norms
 from mbib_core.networks.heads import Aligned, Cosine, Nearest, Rotated, Scaled, WrappedCauchy
 from mbib_core.networks.resnet import ResNet, even_taps, multiply_adds
-from mbib_core.networks.stochastic import STOCHASTIC
+from mbib_core.networks.stochastic import STOCHASTIC, Drawn
 
 __all__ = ["Bottleneck", "Experts", "Network", "Outputs", "default_prediction", "multiply_adds", "predictions"]
 
@@ -67,15 +67,9 @@ class Network:
                 return kinds[self.private](self.depth, classes, self.experts, head=head, mean=mean, std=std)
             taps = even_taps(self.depth, self.taps - self.picture)
             backbone = ResNet(self.depth, (0, *taps) if self.picture else taps)
-            return Bottleneck(
-                backbone,
-                classes,
-                with_v=self.with_v,
-                with_z=self.with_z,
-                head=head,
-                stochastic=STOCHASTIC[self.stochastic] if self.stochastic else None,
-                mean=mean,
-                std=std,
-            )
+            more: dict[str, Any] = {"with_v": self.with_v, "head": head, "mean": mean, "std": std}
+            if self.stochastic:
+                return Drawn(backbone, classes, represent=STOCHASTIC[self.stochastic], **more)
+            return Bottleneck(backbone, classes, with_z=self.with_z, **more)
         finally:
             torch.set_default_dtype(dtype)

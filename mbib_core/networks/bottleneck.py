@@ -63,8 +63,7 @@ class Bottleneck(Normalising):
 
     `backbone(x)` returns a tuple of feature maps, `backbone.channels` their channels. z = ReLU(BN(Linear(v_n))) has
     as many dimensions as v_n; `with_z=False` leaves it out (plain networks), `with_v=False` leaves out the
-    classifiers of the observations; `head(features, classes)` makes them all, and `stochastic(dimensions)` a z that is
-    drawn (`networks.stochastic`). All convolutions and linear
+    classifiers of the observations; `head(features, classes)` makes them all. All convolutions and linear
     layers are drawn anew, the backbone's too; `fresh=False` keeps those of the backbone, such as pretrained ones, which
     want their own `mean` and `std` (ImageNet's: 123.675, 116.28, 103.53 and 58.395, 57.12, 57.375).
 
@@ -82,7 +81,6 @@ class Bottleneck(Normalising):
         with_z: bool = True,
         fresh: bool = True,
         head: Callable[[int, int], nn.Module] = nn.Linear,
-        stochastic: Callable[[int], nn.Module] | None = None,
         mean: Sequence[float] | Tensor | None = (127.5, 127.5, 127.5),
         std: Sequence[float] | Tensor = (64.0, 64.0, 64.0),
     ):
@@ -96,9 +94,7 @@ class Bottleneck(Normalising):
         self.observe = nn.ModuleList(Observation(width) for width in widths)
         self.v_classifiers = nn.ModuleList(head(width, classes) for width in widths if with_v)
         last = widths[-1]
-        self.stochastic = stochastic is not None
-        represent = stochastic or (lambda d: nn.Sequential(nn.Linear(d, d), nn.BatchNorm1d(d), nn.ReLU()))
-        self.represent = represent(last) if with_z else None
+        self.represent = nn.Sequential(nn.Linear(last, last), nn.BatchNorm1d(last), nn.ReLU()) if with_z else None
         self.z_classifier = head(last, classes) if with_z else None
         kept = () if fresh else set(backbone.modules())
         for module in self.modules():
@@ -114,9 +110,6 @@ class Bottleneck(Normalising):
             v_logits = tuple(f(v_i) for f, v_i in zip(self.v_classifiers, v, strict=False))
             if self.represent is None or self.z_classifier is None:
                 return Outputs(v, v_logits, None, None)
-            if self.stochastic:
-                z, z_logits, rate = self.represent(v[-1], self.z_classifier)
-                return Outputs(v, v_logits, z, z_logits, rate=rate)
             z = self.represent(v[-1])
             return Outputs(v, v_logits, z, self.z_classifier(z))
 

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mbib_core.networks.bottleneck import Bottleneck, Outputs
 from mbib_core.stochastic import drop_rate, gaussian_rate, histogram_entropy, keep_mask, pairwise_rate
 
 SAMPLES = 12  # of z for each image at test time, as in Alemi's code
@@ -87,6 +88,32 @@ class Drop(nn.Module):
         kept = drop < 0.5
         z = v * kept * (len(kept) / kept.sum().clamp(min=1))
         return z, classify(z), None  # its entropies are those of a batch that is trained on
+
+
+class Drawn(Bottleneck):
+    """A `Bottleneck` whose z is drawn by `represent(dimensions)`, one of `STOCHASTIC`."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        classes: int,
+        *,
+        represent: Callable[[int], nn.Module],
+        head: Callable[[int, int], nn.Module] = nn.Linear,
+        **more: Any,
+    ):
+        super().__init__(backbone, classes, with_z=False, head=head, **more)
+        width = int(self.backbone.channels[-1])  # type: ignore[index]
+        self.draw, self.classify = represent(width), head(width, classes)
+        for module in (*self.draw.modules(), self.classify):
+            if isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, x: UInt8[Tensor, "b 3 h w"]) -> Outputs:
+        outputs = super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            z, z_logits, rate = self.draw(outputs.observations[-1], self.classify)
+        return outputs._replace(z=z, z_logits=z_logits, rate=rate)
 
 
 STOCHASTIC: dict[str, Callable[[int], nn.Module]] = {"gaussian": Gaussian, "homoscedastic": Homoscedastic, "drop": Drop}
