@@ -104,15 +104,15 @@ class Drawn(Bottleneck):
     ):
         super().__init__(backbone, classes, with_z=False, head=head, **more)
         width = int(self.backbone.channels[-1])  # type: ignore[index]
-        self.draw, self.classify = represent(width), head(width, classes)
-        for module in (*self.draw.modules(), self.classify):
+        self.draw, self.z_classifier = represent(width), head(width, classes)
+        for module in (*self.draw.modules(), self.z_classifier):
             if isinstance(module, nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, x: UInt8[Tensor, "b 3 h w"]) -> Outputs:
         outputs = super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
-            z, z_logits, rate = self.draw(outputs.observations[-1], self.classify)
+            z, z_logits, rate = self.draw(outputs.observations[-1], self.z_classifier)
         return outputs._replace(z=z, z_logits=z_logits, rate=rate)
 
 
