@@ -48,6 +48,13 @@ class Normalising(nn.Module):
         return (x - self.mean) / self.std
 
 
+def draw_weights(modules: Iterable[nn.Module]) -> None:
+    """Draws the weights of convolutions and linear layers among `modules` anew (Kaiming, normal)."""
+    for module in modules:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
+
+
 class Observation(nn.Sequential):
     """Global average pool and batch norm: a feature map [B, D, H, W] becomes an observation v_i [B, D]."""
 
@@ -97,9 +104,7 @@ class Bottleneck(Normalising):
         self.represent = nn.Sequential(nn.Linear(last, last), nn.BatchNorm1d(last), nn.ReLU()) if with_z else None
         self.z_classifier = head(last, classes) if with_z else None
         kept = () if fresh else set(backbone.modules())
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear) and module not in kept:
-                nn.init.kaiming_normal_(module.weight)
+        draw_weights(module for module in self.modules() if module not in kept)
 
     def forward(self, x: UInt8[Tensor, "b 3 h w"]) -> Outputs:
         maps = self.backbone(self.normalised(x))

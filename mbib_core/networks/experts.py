@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbib_core.networks.bottleneck import Bottleneck, Normalising, Outputs
+from mbib_core.networks.bottleneck import Bottleneck, Normalising, Outputs, draw_weights
 from mbib_core.networks.resnet import ResNet, stages
 
 WIDTHS = 24, 48  # channels of the stages that an expert has of its own
@@ -96,7 +96,7 @@ class Experts(Normalising):
             Bottleneck(OwnStages(depth), classes, head=head, mean=None) if bottlenecks else Expert(depth, classes, head)
             for _ in range(n)
         )
-        _draw(self)
+        draw_weights(self.modules())
         self.router = Router(WIDTHS[-1], classes, n) if routed else None
 
     def forward(self, x: UInt8[Tensor, "b 3 h w"]) -> Outputs:
@@ -126,7 +126,7 @@ class Norms(Normalising):
         self.trunk = ResNet(depth, ((depth - 2) // 2,))
         self.experts = nn.ModuleList(nn.BatchNorm2d(self.trunk.channels[-1]) for _ in range(n))
         self.classifier = head(self.trunk.channels[-1], classes)
-        _draw(self)
+        draw_weights(self.modules())
 
     def forward(self, x: UInt8[Tensor, "b 3 h w"]) -> Outputs:
         (shared,) = self.trunk(self.normalised(x))
@@ -159,7 +159,7 @@ class Branches(Normalising):
         self.trunk = ResNet(depth, ((depth - 2) // 2 - 1,))
         self.experts = nn.ModuleList(stages(depth, 16, (16, 32, 64))[-1] for _ in range(n))
         self.classifier = head(n * 64, classes)
-        _draw(self)
+        draw_weights(self.modules())
 
     def forward(self, x: UInt8[Tensor, "b 3 h w"]) -> Outputs:
         n = len(self.experts)
@@ -169,10 +169,3 @@ class Branches(Normalising):
         with torch.autocast(x.device.type, enabled=False):
             v = torch.cat(pooled, 1)
             return Outputs((v,), (self.classifier(v),), None, None)
-
-
-def _draw(network: nn.Module) -> None:
-    """Draws all convolutions and linear layers anew."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight)

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbib_core.networks.bottleneck import Bottleneck, Outputs
+from mbib_core.networks.bottleneck import Bottleneck, Outputs, draw_weights
 from mbib_core.stochastic import drop_rate, gaussian_rate, histogram_entropy, keep_mask, pairwise_rate
 
 SAMPLES = 12  # of z for each image at test time, as in Alemi's code
@@ -105,9 +105,7 @@ class Drawn(Bottleneck):
         super().__init__(backbone, classes, with_z=False, head=head, **more)
         width = int(self.backbone.channels[-1])  # type: ignore[index]
         self.draw, self.z_classifier = represent(width), head(width, classes)
-        for module in (*self.draw.modules(), self.z_classifier):
-            if isinstance(module, nn.Linear):
-                nn.init.kaiming_normal_(module.weight)
+        draw_weights((*self.draw.modules(), self.z_classifier))
 
     def forward(self, x: UInt8[Tensor, "b 3 h w"]) -> Outputs:
         outputs = super().forward(x)
