@@ -19,10 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mbib_core import contrast, trainer
+from mbib_core.augmentation import blend
 from mbib_core.batches import Batch
 from mbib_core.checkpoints import write_checkpoint
 from mbib_core.methods import METHODS
-from mbib_core.methods.contrast import blended, climb, pasted, succeed, turned
+from mbib_core.methods.contrast import climb, pasted, succeed, turned
 from mbib_core.settings import Settings
 
 R = np.random.RandomState(0)  # the inputs of the authors' code
@@ -265,7 +266,7 @@ def test_images_that_are_not_square_are_not_turned() -> None:
 def test_a_pasted_image_has_a_box_of_its_partner_and_a_blended_one_a_share() -> None:
     x = torch.stack([torch.full((3, 20, 20), value, dtype=torch.uint8) for value in (0, 200)])
     partners, share = torch.tensor([1, 0]), torch.tensor(0.75)
-    assert blended(x, partners, share)[:, 0, 0, 0].tolist() == [50, 150]
+    assert blend(x, x[partners], share)[:, 0, 0, 0].tolist() == [50, 150]
     shares = []
     for seed in range(200):
         torch.manual_seed(seed)

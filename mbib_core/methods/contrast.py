@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mbib_core import contrast, losses
+from mbib_core.augmentation import blend
 from mbib_core.batches import Batch
 from mbib_core.data.longtailed import Images
 from mbib_core.devices import autocast
@@ -25,6 +26,7 @@ from mbib_core.methods.method import Method, Stage, on_experts, on_v, taken
 from mbib_core.methods.paper import CE, V_ALONE, adjusted
 from mbib_core.methods.staged import STAGED
 from mbib_core.networks import Outputs
+from mbib_core.networks.bottleneck import draw_weights
 from mbib_core.rebalancing import Scalar
 from mbib_core.settings import Value
 
@@ -55,8 +57,7 @@ def succeed(learner: Learner, **_own: Any) -> None:
     for module in learner.network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear | nn.modules.batchnorm._BatchNorm):
             module.reset_parameters()
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight)
+        draw_weights([module])
 
 
 @torch.no_grad()
@@ -239,7 +240,7 @@ class Mixing(Learner):
     def forward(self, batch: Batch, loss: Loss, progress: float) -> Scalar:
         device, view = batch.x.device, batch.second or batch
         partners, share = torch.randperm(len(batch.y), device=device), torch.rand((), device=device)
-        mixed = [self.outputs(x) for x in (blended(batch.x, partners, share), pasted(view.x, partners, share))]
+        mixed = [self.outputs(x) for x in (blend(batch.x, batch.x[partners], share), pasted(view.x, partners, share))]
         v = [outputs.observations[-1] for outputs in mixed]
         projected = tuple(self.project(v_i) for v_i in v)
         return loss(
@@ -253,13 +254,6 @@ class Mixing(Learner):
             partners=batch.y[partners],
             share=share,
         )
-
-
-def blended(
-    x: UInt8[Tensor, "b 3 h w"], partners: Int[Tensor, " b"], share: Float[Tensor, ""]
-) -> UInt8[Tensor, "b 3 h w"]:
-    """Mixup (Zhang et al. 2018): share x + (1 - share) x of the partner, rounded."""
-    return (share * x + (1 - share) * x[partners]).round().to(torch.uint8)
 
 
 def pasted(
