@@ -15,6 +15,7 @@ from mbib_core.learners import Learner
 from mbib_core.losses import balanced_softmax
 from mbib_core.methods.method import Method, Stage, on_v
 from mbib_core.methods.paper import CE, V_ALONE
+from mbib_core.methods.staged import STEPS
 from mbib_core.networks import Network
 
 COSINE = Network(with_z=False, head="cosine")
@@ -170,7 +171,7 @@ BALANCED: dict[str, Method] = {
                 q=0.0,
                 trains=("v_classifiers",),
                 epochs=0.15,
-                recipe={"rate": 0.005, "decay": 0.1, "drops": (1 / 3, 2 / 3), "warm_up": 6.0},
+                recipe={"rate": 0.005, **STEPS},
             ),
         ),
         Network(with_z=False, head="wrapped-cauchy"),
