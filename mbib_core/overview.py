@@ -32,7 +32,7 @@ COUNTED = 8  # images of the step that is counted
 # Chapters that explain a row; all rows stand on the page "the_field".
 EXPLAINED = {
     "01_long_tails": ("ce",),
-    "04_rebalancing": ("bsce",),
+    "02_rebalancing": ("bsce",),
     "05_bib": ("bib", "ce-2branch", "bsce-mlp", "bsce-2branch"),
     "06_mbib": ("mbib", "se-mbib", "all-mbib", "mbib-deepest", "mbib-consistent"),
     "08_ablations": ("sdib", "mbib-x", "mbib-no-adjustment", "mbib-no-balance", "mbib-beta0"),

@@ -43,7 +43,7 @@ COLABS_OWN = ("ipywidgets==7.7.1", "ipython==7.34.0", "ipykernel<7", "ipython_ge
 VIEW = "application/vnd.jupyter.widget-view+json"
 EPOCHS = 3
 SLOWEST_MOVE = 1.0  # seconds of a processor core from the handle to the picture, whatever else the machine does
-USUAL = ("01_long_tails", "02_information_bottleneck", "04_rebalancing")
+USUAL = ("01_long_tails", "03_information_bottleneck", "02_rebalancing")
 HELPERS = ("say(", "source(", "figures.show(", "static_slider(", "grade(")
 
 

@@ -202,7 +202,7 @@ def test_the_tilt_the_recipe_and_the_end_of_the_bargain():
     paper = SCHEDULES["paper"]
     drops = [e for e in range(1, paper.epochs) if paper.learning_rate(e, 200) < 0.5 * paper.learning_rate(e - 1, 200)]
     states(
-        f"[factor of {100**1.2:.0f}](04_rebalancing.ipynb#two-remedies-at-once) at factor 100",
+        f"[factor of {100**1.2:.0f}](02_rebalancing.ipynb#two-remedies-at-once) at factor 100",
         f"The chosen {methods_on('cifar100-lt')['mbib'].own['k']:g} is a tilt by a factor of {100**0.1:.1f}",
         f"multiplied by {paper.decay} at epochs {drops[0]} and {drops[1]} of {paper.epochs}",
         f"$\\rho_m^2$ is {squared_maximal_correlation(channel):.3f}",
