@@ -27,7 +27,14 @@ from nbformat import NotebookNode
 
 BOOK = Path(__file__).resolve().parent
 ROOT = BOOK.parent
-LONGEST_CELL, WIDEST_LINE = 25, 88  # lines of a cell, characters of a line
+# What a reader sees is short; what is folded may be longer.
+MOST_CELLS = 12  # visible code cells of a chapter, exercises apart
+LONGEST = {"visible": 20, "folded": 60}  # lines of a cell
+WIDEST = {"visible": 80, "folded": 88}  # characters of a line
+FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
+EXERCISE = {"exercise", "check", "solution"}
+QUOTED = "application/papermill.record/text/plain"  # see notebook.quote
+QUOTE = re.compile(r"([-+−±×]?\d[\d.,]*[%×]?)(<!-- ([a-z]\w*) -->)")
 VIEW = "application/vnd.jupyter.widget-view+json"
 CELL_TIMEOUT = 600  # seconds
 IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
@@ -71,7 +78,26 @@ def execute(nb: NotebookNode, folder: Path) -> NotebookNode:
     client.execute(
         env=os.environ | {"PYTHONHASHSEED": "0", "MBIB_STATIC": "1"}
     )  # the second: see sliders.py
-    return normalised(nb)
+    return fill_in(normalised(nb))
+
+
+def quotes(nb: NotebookNode) -> dict[str, str]:
+    """The numbers that cells left for the prose (`notebook.quote`), by name."""
+    return {
+        output.metadata.scrapbook.name: output.data[QUOTED]
+        for cell in code_cells(nb)
+        for output in cell.outputs
+        if QUOTED in output.get("data", {})
+    }
+
+
+def fill_in(nb: NotebookNode) -> NotebookNode:
+    """Writes each quoted number before its comment, as in `34<!-- gap -->`; changes `nb` in place."""
+    known = quotes(nb)
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            cell.source = QUOTE.sub(lambda m: known.get(m[3], m[1]) + m[2], cell.source)
+    return nb
 
 
 def normalised(nb: NotebookNode) -> NotebookNode:
@@ -89,6 +115,9 @@ def normalised(nb: NotebookNode) -> NotebookNode:
         if cell.cell_type == "code":
             cell.outputs = joined_streams(cell.outputs)
             for_the_page(cell)
+            if "hide-input" in cell.metadata.get("tags", []):  # JupyterLab, Colab
+                cell.metadata["jupyter"] = {"source_hidden": True}
+                cell.metadata["cellView"] = "form"
     name_cells(nb)
     return nb
 
@@ -115,6 +144,12 @@ def for_the_page(cell: NotebookNode) -> None:
     alts = [alt for _, alt in images(cell) if alt]
     if alts:
         page["image"] = {"alt": alts[0]}
+    if any(
+        output.get("metadata", {}).get(kind, {}).get("photographs")
+        for output in cell.outputs
+        for kind in IMAGES
+    ):
+        page["image"]["classes"] = ["photographs"]
     if "solution" in cell.metadata.get("tags", []):
         page |= {
             "code_prompt_show": "Show a solution",
@@ -169,8 +204,11 @@ def to_text(nb: NotebookNode) -> str:
     plain.metadata = NotebookNode({"kernelspec": normalised_kernel()})
     plain.cells = [nbformat.from_dict(cell) for cell in nb.cells]
     for cell in plain.cells:
+        derived = {"mystnb", "cellView"}
+        if "hide-input" in cell.metadata.get("tags", []):
+            derived.add("jupyter")
         cell.metadata = NotebookNode(
-            {k: v for k, v in cell.metadata.items() if k != "mystnb"}
+            {k: v for k, v in cell.metadata.items() if k not in derived}
         )
     return jupytext.writes(plain, fmt="md:myst")
 
@@ -210,6 +248,12 @@ def from_text(text: str, old: NotebookNode | None = None) -> NotebookNode:
 def faults(nb: NotebookNode) -> list[str]:
     """Everything about the notebook that must not be published, one line each."""
     found = []
+    known, used = quotes(nb), set()
+    visible = [c for c in code_cells(nb) if view(c) == "visible"]
+    if len(visible) > MOST_CELLS:
+        found.append(
+            f"{len(visible)} code cells are visible, {MOST_CELLS} are allowed: fold (hide-input) or merge the others"
+        )
     for number, cell in enumerate(nb.cells):
         where = f"cell {number} ({cell.source.strip().splitlines()[0] if cell.source.strip() else 'empty'})"
         if not cell.source.strip():
@@ -219,15 +263,25 @@ def faults(nb: NotebookNode) -> list[str]:
                 f"{where}: {image} has no alt text"
                 for image in images_of_markdown(cell.source)
             ]
+            for shown, _, name in QUOTE.findall(cell.source):
+                used.add(name)
+                if shown != known.get(name):
+                    found.append(
+                        f"{where}: says {shown} where the kernel's {name} is {known.get(name, 'not quoted')}"
+                    )
             continue
-        lines = len(cell.source.splitlines())
-        if lines > LONGEST_CELL:
-            found.append(f"{where}: {lines} lines, {LONGEST_CELL} are allowed")
+        lines, seen = len(cell.source.splitlines()), view(cell)
+        if lines > LONGEST[seen]:
+            found.append(
+                f"{where}: {lines} lines, {LONGEST[seen]} are allowed in a {seen} cell"
+            )
         if any(
-            len(line) > WIDEST_LINE and "https://" not in line
+            len(line) > WIDEST[seen] and "https://" not in line
             for line in cell.source.splitlines()
         ):
-            found.append(f"{where}: a line is wider than {WIDEST_LINE} characters")
+            found.append(f"{where}: a line is wider than {WIDEST[seen]} characters")
+        if bare(cell):
+            found.append(f"{where}: a picture has no caption")
         if cell.execution_count is None:
             found.append(f"{where}: was not executed")
         found += [
@@ -253,10 +307,35 @@ def faults(nb: NotebookNode) -> list[str]:
             found.append(
                 f"{where}: the alt text did not reach the cell, execute it with chapters.py run"
             )
+    found += [
+        f"{name} is quoted and stands nowhere" for name in known if name not in used
+    ]
     counts = [cell.execution_count for cell in code_cells(nb)]
     if counts != list(range(1, len(counts) + 1)) and None not in counts:
         found.append("the cells were not executed from top to bottom")
     return found
+
+
+def view(cell: NotebookNode) -> str:
+    """Whether the page shows a code cell's source: visible or folded; those of exercises are for the reader to edit."""
+    return (
+        "folded"
+        if (FOLDED | EXERCISE) & set(cell.metadata.get("tags", []))
+        else "visible"
+    )
+
+
+def bare(cell: NotebookNode) -> bool:
+    """Whether the page shows a picture of this cell without a caption right below it."""
+    if {"remove-output", "remove-cell", "solution"} & set(
+        cell.metadata.get("tags", [])
+    ):
+        return False
+    texts = [o.get("data", {}).get("text/markdown", "") for o in cell.outputs]
+    return any(
+        images(NotebookNode(outputs=[output])) and not below.startswith("Figure: ")
+        for output, below in zip(cell.outputs, [*texts, ""][1:], strict=True)
+    )
 
 
 def images_of_markdown(text: str) -> list[str]:

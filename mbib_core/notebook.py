@@ -1,22 +1,49 @@
-"""Helpers for the cells of a chapter: sentences, source code, tables, verdicts on exercises, a place to keep a run."""
+"""Helpers for the cells of a chapter: numbers for the prose, tables, source code, verdicts on exercises, a kept run."""
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from mbib_core.figures.style import caption_of
 from mbib_core.methods import settle
 from mbib_core.results import Record
 from mbib_core.settings import Settings, run_id
 
+# The mime type by which MyST-NB knows what is for the text and not for the page.
+QUOTED = "application/papermill.record/"
+NUMBER = r"[-+−±×]?\d[\d.,]*[%×]?"
+
 
 def say(text: str) -> None:
-    """Displays Markdown: a sentence whose numbers a cell has computed, or a table."""
+    """Displays Markdown, such as a folded list."""
     from IPython.display import Markdown, display
 
     display(Markdown(text))
+
+
+def quote(**numbers: str) -> None:
+    """Leaves numbers, formatted, for the prose: `quote(gap="34")` fills "a gap of 0<!-- gap --> points" with 34.
+
+    `chapters.py run` writes them into the text and `chapters.py check` compares them; nothing is displayed.
+    Raises ValueError on what is no number: digits with a sign, points, commas, a % or a × and no space.
+    """
+    from IPython.display import display
+
+    for name, number in numbers.items():
+        if not re.fullmatch(NUMBER, number):
+            raise ValueError(f"{name} is {number!r}: only a number can be quoted, such as 34, −1.5, 1,525 or 80%")
+        scrapbook = {"name": name, "mime_prefix": QUOTED}
+        display({f"{QUOTED}text/plain": number}, metadata={"scrapbook": scrapbook}, raw=True)
+
+
+def table(rows: list[dict[str, Any]], *, caption: str, name: str = "") -> None:
+    """Displays rows with the same keys as a table below its caption; `name` is what `{numref}` refers to."""
+    caption_of("Table", caption, name)
+    say(markdown_table(rows))
 
 
 def checkpoint(folder: str | Path | None, settings: Settings) -> Path | None:

@@ -62,13 +62,15 @@ def static_slider(
     label: str,
     alts: Sequence[str] | None = None,
     start: int | None = None,
+    caption: str = "",
+    name: str = "",
 ) -> None:
     """Displays one figure a value and a native range input that turns them; needs neither kernel nor network.
 
     `values` say in words where the handle is ("β = 0.5"), `alts` what each picture shows: the figures' own words unless
     told. `label` names the input. `start` is the picture seen first, printed, and shown where scripts are off; the
-    middle one unless told. Tag the cell `nbval-ignore-output`: pictures differ in their bytes from one version of
-    matplotlib to the next. Raises ValueError as `slider_html`.
+    middle one unless told; `caption` and `name` as in `figures.show`. Tag the cell `nbval-ignore-output`: pictures
+    differ in their bytes from one version of matplotlib to the next. Raises ValueError as `slider_html`.
     """
     from IPython.display import display
 
@@ -77,6 +79,10 @@ def static_slider(
     html = slider_html(drawn, values, label=label, alts=alts, start=start)
     chosen = len(values) // 2 if start is None else start
     display({"text/html": html, "text/plain": f"{values[chosen]}: {alts[chosen]}"}, raw=True)
+    if caption:
+        from mbib_core.figures import caption_of
+
+        caption_of("Figure", caption, name)
 
 
 def slider_html(

@@ -1,7 +1,7 @@
 """The look of the book's pictures: size, colours, type; `show` puts one on the page.
 
-A picture is a light card with dark ink, so that it reads the same on a light and on a dark page; type is set for the
-width of a phone. Each method has one colour and one marker everywhere.
+A picture is dark ink on white; a dark page turns it round (book.css). Type is set for the width of a phone. Each method
+has one colour and one marker everywhere.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 WIDTH = 4.8  # inches: about 540 pixels on a page, and the whole width of a phone
 DPI = 200
 SHOWN = 112  # pixels an inch on a page
-CARD, INK, FAINT, GRID = "#fafaf7", "#22272e", "#6b7280", "#dedfd9"
+CARD, INK, FAINT, GRID = "#ffffff", "#22272e", "#6b7280", "#dedfd9"
 
 # Okabe and Ito's colours, the light ones darkened to a contrast of 3 or more with the card.
 COLOURS = {"ce": "#d55e00", "bsce": "#0072b2", "bib": "#008f68", "mbib": "#a8457d", "mbib-beta0": "#9a6a00"}
@@ -89,12 +89,13 @@ def png(figure: Figure) -> bytes:
     return min(buffer.getvalue(), small.getvalue(), key=len)
 
 
-def show(figure: Figure, *, alt: str = "") -> None:
-    """Displays `figure` in a notebook with `alt`, the text that states what the picture shows.
+def show(figure: Figure, *, alt: str = "", caption: str = "", name: str = "", photographs: bool = False) -> None:
+    """Displays `figure` in a notebook with `alt`, the text that states what the picture shows, above its `caption`.
 
     Without `alt`, the figure's own words are taken, which every function here gives its figure. The text goes into
     the output's metadata, where notebooks and the built page find it, and stands alone where no picture can be drawn.
-    Raises ValueError if there is no text.
+    `name`, such as fig-tail, is what `{numref}` refers to. A dark page turns ink and paper round unless the picture is
+    of `photographs` or of colours that mean themselves. Raises ValueError if there is no text.
     """
     from IPython.display import display
 
@@ -102,8 +103,25 @@ def show(figure: Figure, *, alt: str = "") -> None:
     if not alt.strip():
         raise ValueError("a picture needs an alt text that says what it shows")
     width = round(figure.get_size_inches()[0] * SHOWN)
-    metadata = {"image/png": {"alt": alt, "width": width}}
+    metadata = {"image/png": {"alt": alt, "width": width} | ({"photographs": True} if photographs else {})}
     display({"image/png": png(figure), "text/plain": alt}, metadata=metadata, raw=True)
+    if caption:
+        caption_of("Figure", caption, name)
+
+
+def caption_of(kind: str, text: str, name: str = "") -> None:
+    """Displays a caption, "Figure: ..." below or "Table: ..." above what it belongs to; the page numbers it.
+
+    Raises ValueError if `kind` is neither, if the caption has no text or more than one paragraph, or if `name` has no
+    hyphen, which tells it from the name of a quoted number.
+    """
+    from IPython.display import Markdown, display
+
+    if kind not in ("Figure", "Table") or "\n\n" in text or not text.strip():
+        raise ValueError(f"a caption is one paragraph for a Figure or a Table, not {kind!r}: {text!r}")
+    if name and "-" not in name:
+        raise ValueError(f"{name!r} names no caption: use something like fig-{name}")
+    display(Markdown(f"{kind}: {text}" + (f"<!-- {name} -->" if name else "")))
 
 
 @contextmanager
