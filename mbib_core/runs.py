@@ -135,10 +135,7 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
         "run_id": run_id(run.settings),
         "settings": run.settings.plain(),
         "recipe": schedule.recipe,
-        "stages": [
-            {"epochs": epochs, "q": stage.q, "trains": list(stage.trains), "recipe": plain(dict(stage.recipe))}
-            for stage, epochs in method.plan(int(run.settings.epochs or 0))
-        ],
+        "stages": stages_of(run.settings),
         "command": command,
         "commits": run.commits,
         "version": version_of_code(),
@@ -169,6 +166,18 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
         one_expert = multiply_adds(network.experts[0], network.trunk(network.normalised(one_image))[0])
         record["multiply_adds_routed"] = round(record["multiply_adds"] - (method.parts.experts - used) * one_expert)
     return record
+
+
+def stages_of(settings: Settings) -> list[Record]:
+    """The stages of a run as plain values; a `q` that changes while the run goes on is named by its function."""
+
+    def named(q: Any) -> Any:
+        return q.__name__ if callable(q) else {str(one): part for one, part in q.items()} if isinstance(q, dict) else q
+
+    return [
+        {"epochs": epochs, "q": named(stage.q), "trains": list(stage.trains), "recipe": plain(dict(stage.recipe))}
+        for stage, epochs in method_of(settings).plan(int(settings.epochs or 0))
+    ]
 
 
 def write_features(run: Trained, data: LongTailed, path: Path) -> None:

@@ -33,7 +33,8 @@ from mbib_core.mixtures import sade
 from mbib_core.networks import Network, multiply_adds
 from mbib_core.networks.heads import Cosine
 from mbib_core.rebalancing import effective_weights, focal, ldam
-from mbib_core.runs import make
+from mbib_core.results import read_record, write_record
+from mbib_core.runs import make, record_of
 from mbib_core.schedules import OVERRIDES, SCHEDULES, Schedule, schedule_of
 from mbib_core.settings import Settings, describe, run_id
 from mbib_core.trainer import Trained, train
@@ -202,8 +203,10 @@ def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("method", list(METHODS))
-def test_the_weights_of_a_row_come_back_with_the_same_outputs(method: str, tmp_path: Path) -> None:
+def test_the_weights_and_the_record_of_a_row_come_back(method: str, tmp_path: Path) -> None:
     mine, data = easy(method)
+    record = record_of(mine, data, "the command")
+    assert read_record(write_record(record, tmp_path))["stages"] == json.loads(json.dumps(record["stages"]))
     write_weights(mine, tmp_path / "w.safetensors")
     back = read_weights(tmp_path / "w.safetensors")
     assert (back.settings, back.classes, back.size) == (mine.settings, mine.classes, mine.size)
