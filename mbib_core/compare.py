@@ -1,10 +1,65 @@
-"""Compares recorded runs seed by seed: accuracy in per cent, mean ± sd, paired differences, and what they show."""
+"""Compares recorded runs as independent samples: accuracy in per cent, mean ± sd, differences with their intervals.
+
+A seed fixes the order and the crops of the images, on one machine; what two methods share of it was measured to be
+next to nothing, and on another machine the same seed is another draw. So a run is one draw, whatever its seed.
+"""
 
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
-from mbib_core.results import Record, settings_of
+from mbib_core.results import Record, read_records, settings_of
+from mbib_core.settings import Settings, run_id
+
+AGAIN = "again"  # the folder beside the records with those of the same commands on another machine
+
+
+def records_of(folder: Path) -> list[Record]:
+    """All records of `folder` and of the folder `again` in it, which holds the same commands' runs on another machine.
+
+    They are independent runs: take them together. Without a folder there are none.
+    """
+    return [r for place in (folder, folder / AGAIN) if place.is_dir() for r in read_records(place)]
+
+
+def runs_of(records: Iterable[Record], settings: Settings) -> list[Record]:
+    """The records that differ from settled `settings` in the seed alone (and in threads), of every machine, by seed."""
+    own = [r for r in records if r["settings"]["method"] == settings.method]
+    seeds_of = {r["run_id"]: r["settings"]["seed"] for r in own}
+    same = {name for name, seed in seeds_of.items() if name == run_id(replace(settings, seed=seed))}
+    return sorted((r for r in own if r["run_id"] in same), key=lambda r: r["settings"]["seed"])
+
+
+def accuracies(
+    records: Iterable[Record], shot: str = "all", *, by: str | None = None, on: str | None = None
+) -> list[float]:
+    """Accuracy in per cent of each run, in their order: on test images, for a run for choosing on validation images.
+
+    `shot` is all, many, medium or few; `by` a prediction (v, z, mean, adjusted, ...), by default that of the run; `on`
+    takes the "test" or "validation" part of every run, whatever it was made for. A run without classes of that shot,
+    without that prediction or without that part is left out. Raises ValueError if two of the runs differ in more than
+    the seed (and threads): they are no sample of one setting.
+    """
+    found, first = [], None
+    for record in records:
+        settings = settings_of(record)
+        same = {name: value for name, value in settings.items() if name not in ("seed", "threads")}
+        first = first or same
+        if other := [name for name in same if same[name] != first.get(name)]:
+            raise ValueError(f"{record['run_id']} differs from the first of these runs in {', '.join(other)}")
+        accuracy = _accuracy(record, settings["purpose"], by, on)
+        if shot in accuracy:
+            found.append(100 * accuracy[shot])
+    return found
+
+
+def _accuracy(record: Record, purpose: str, by: str | None, on: str | None) -> Mapping[str, float]:
+    """The accuracies by shot of one prediction of a run."""
+    part = record.get(on or ("test" if purpose == "final" else "validation"), {"accuracy": {}})
+    return part["accuracy"].get(by or part.get("default"), {})
 
 
 def by_seed(
@@ -20,8 +75,7 @@ def by_seed(
     found: dict[int, float] = {}
     for record in records:
         settings = settings_of(record)
-        part = record.get(on or ("test" if settings["purpose"] == "final" else "validation"), {"accuracy": {}})
-        accuracy = part["accuracy"].get(by or part.get("default"), {})
+        accuracy = _accuracy(record, settings["purpose"], by, on)
         if settings["seed"] in found:
             raise ValueError(f"two of these runs have seed {settings['seed']}: {record['run_id']} is one of them")
         if shot in accuracy:
@@ -43,7 +97,7 @@ def spread(values: Sequence[float], form: str = ".1f") -> str:
     if not values:
         return "–"
     sd = f"\u00a0±\u00a0{statistics.stdev(values):{form.lstrip('+')}}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):{form}}{sd}"
+    return f"{statistics.fmean(values):{form}}{sd}".replace("-", "−")
 
 
 def standard_error(values: Sequence[float]) -> float:
@@ -56,22 +110,132 @@ def interval(values: Sequence[float]) -> float:
     return student_t(len(values) - 1) * standard_error(values) if len(values) > 1 else math.nan
 
 
-def student_t(freedom: int) -> float:
-    """The t with P(|T| <= t) = 0.95 for Student's T at so many degrees of freedom.
+class Noise(NamedTuple):
+    """The standard deviation of one run around the mean of its setting, and the degrees of freedom behind it."""
 
-    By halving; P is a finite sum (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4).
+    sd: float
+    freedom: int
+
+
+def noise(groups: Iterable[Iterable[float]]) -> Noise:
+    """The standard deviation within `groups`, pooled: each group holds the runs of one setting, two or more.
+
+    Groups with one run add nothing. Raises ValueError if none is left.
     """
-    low, high, odd = 0.0, math.pi / 2, freedom % 2
+    sizes = [values for values in map(list, groups) if len(values) > 1]
+    if not sizes:
+        raise ValueError("no setting has two runs, so nothing says how far two runs of one setting differ")
+    freedom = sum(len(values) - 1 for values in sizes)
+    squares = sum((len(values) - 1) * statistics.variance(values) for values in sizes)
+    return Noise(math.sqrt(squares / freedom), freedom)
+
+
+class Difference(NamedTuple):
+    """A difference of two means, `mean`, its 95 % interval from `low` to `high` (NaN where there is none), and how many
+    runs stand on either side, `n`."""
+
+    mean: float
+    low: float
+    high: float
+    n: tuple[int, int]
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 if the whole interval is above or below 0, else 0, also where there is no interval."""
+        return (self.low > 0) - (self.high < 0)
+
+    def __str__(self) -> str:
+        """The mean with its interval: +2.0 (+0.7 to +3.4)."""
+        if math.isnan(self.low):
+            return signed(self.mean)
+        return f"{signed(self.mean)} ({signed(self.low)} to {signed(self.high)})"
+
+
+def difference(
+    one: Iterable[float], other: Iterable[float], *, level: float = 0.95, known: Noise | None = None
+) -> Difference:
+    """The mean of `one` minus that of `other`, two independent samples, with Welch's 95 % interval (Welch 1947).
+
+    A sample holds a value a run; where a seed was run on two machines, these are two runs. The two may be of unequal
+    size and spread. Fewer than two runs on a side have no interval, unless `known` says how far single runs spread:
+    then the interval is t sd sqrt(1/n + 1/m), of the same sd on both sides. Raises ValueError for an empty sample.
+    """
+    a, b = list(one), list(other)
+    n = (len(a), len(b))
+    if 0 in n:
+        raise ValueError(f"a difference needs runs on both sides, here are {n[0]} and {n[1]}")
+    mean, half = statistics.fmean(a) - statistics.fmean(b), math.nan
+    if known is not None:
+        half = student_t(known.freedom, level) * known.sd * math.sqrt(1 / n[0] + 1 / n[1])
+    elif min(n) > 1:
+        parts = [statistics.variance(values) / len(values) for values in (a, b)]
+        if (variance := sum(parts)) > 0:
+            freedom = variance**2 / sum(part**2 / (k - 1) for part, k in zip(parts, n, strict=True))
+            half = student_t(freedom, level) * math.sqrt(variance)
+        else:
+            half = 0.0
+    return Difference(mean, mean - half, mean + half, n)
+
+
+def verdict(found: "Difference | Sequence[float]", what: str = "points") -> str:
+    """A difference in words, by one rule: it is "higher" or "lower" where the 95 % interval lies on one side of 0.
+
+    Where the interval holds 0 it is "not resolved", with the interval, which says how large it can still be. With
+    fewer than two runs on a side there is no interval, and nothing is called higher or lower.
+    """
+    if not isinstance(found, Difference):
+        return _by_signs(found, what)
+    if math.isnan(found.low):
+        runs = "one run each" if found.n == (1, 1) else f"{found.n[0]} and {found.n[1]} runs"
+        return f"{signed(found.mean)} {what}; {runs}, no interval"
+    low, high = (found.low, found.high) if found.sign >= 0 else (-found.high, -found.low)
+    if found.sign:
+        word = "higher" if found.sign > 0 else "lower"
+        return f"{word} by {abs(found.mean):.1f} {what} (95 % interval {low:.1f} to {high:.1f})"
+    return f"not resolved: {signed(found.mean)} {what} (95 % interval {signed(low)} to {signed(high)})"
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """A number with its sign, as it is printed: +2.0, −0.3 with a true minus, and 0.0 without any."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def student_t(freedom: float, level: float = 0.95) -> float:
+    """The t with P(|T| <= t) = `level` for Student's T at so many degrees of freedom, whole or not.
+
+    By halving; P(|T| > t) is the incomplete beta I_x(freedom / 2, 1/2) at x = freedom / (freedom + t^2).
+    """
+    low, high = 0.0, math.pi / 2
     for _ in range(60):
         angle = (low + high) / 2  # atan(t / sqrt(freedom))
-        term, total = math.cos(angle) ** odd, 0.0
-        for k in range(odd, freedom - 1, 2):
-            total += term
-            term *= (k + 1) / (k + 2) * math.cos(angle) ** 2
-        inside = math.sin(angle) * total
-        inside = 2 / math.pi * (angle + inside) if odd else inside
-        low, high = (angle, high) if inside < 0.95 else (low, angle)
+        outside = incomplete_beta(freedom / 2, 0.5, math.cos(angle) ** 2)
+        low, high = (angle, high) if outside > 1 - level else (low, angle)
     return math.tan(low) * math.sqrt(freedom)
+
+
+def incomplete_beta(a: float, b: float, x: float) -> float:
+    """The regularised incomplete beta function I_x(a, b), by its continued fraction (Abramowitz & Stegun 26.5.8)."""
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):  # where the fraction of the mirrored function is the fast one
+        return 1 - incomplete_beta(b, a, 1 - x)
+    tiny, fraction, c, d = 1e-300, 1.0, 1.0, 0.0
+    for i in range(400):
+        m = i // 2
+        if i == 0:
+            step = 1.0
+        elif i % 2:
+            step = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        else:
+            step = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        d = 1 / (1 + step * d or tiny)
+        c = 1 + step / c or tiny
+        fraction *= c * d
+        if abs(c * d - 1) < 1e-15:
+            break
+    front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    return math.exp(front) * (fraction - 1) / a
 
 
 def seeds(n: int) -> str:
@@ -79,7 +243,7 @@ def seeds(n: int) -> str:
     return f"{n} seed{'s' * (n != 1)}"
 
 
-def verdict(differences: Sequence[float], what: str = "points") -> str:
+def _by_signs(differences: Sequence[float], what: str) -> str:
     """What paired differences show, in words: their mean, and whether the seeds agree in the sign.
 
     If both signs were equally likely, all n seeds would agree once in 2^(n-1) times (two-sided sign test). Fewer than

@@ -1,14 +1,17 @@
-"""Comparing runs: by seed, paired, and no more said than the seeds show."""
+"""Comparing runs: as independent samples, and no more said than their interval shows."""
 
 import math
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import special, stats
 
 from mbib_core import compare, results
+from mbib_core.methods import settle
 
 RECORDS = Path(__file__).parent.parent / "book" / "results"
 numbers = st.floats(-100, 100, allow_nan=False)
@@ -94,3 +97,122 @@ def test_a_verdict_is_clear_only_where_three_or_more_seeds_agree(values):
 def test_the_sign_of_a_verdict_is_that_of_the_differences(differences, sign, words):
     assert compare.clear(differences) == sign
     assert compare.verdict(differences).startswith(words)
+
+
+samples = st.lists(st.floats(0, 100), min_size=2, max_size=9)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 2.7, 4, 7.31, 30, 200.5])
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
+def test_students_t_is_scipys(freedom, level):
+    assert compare.student_t(freedom, level) == pytest.approx(stats.t.ppf((1 + level) / 2, freedom), rel=1e-9)
+
+
+def test_students_t_has_its_closed_forms_at_one_and_two():
+    assert compare.student_t(1) == pytest.approx(math.tan(math.pi / 2 * 0.95))
+    assert compare.student_t(2) == pytest.approx(0.95 * math.sqrt(2 / (1 - 0.95**2)))
+
+
+@given(st.floats(0.3, 60), st.floats(0.3, 60), st.floats(0, 1))
+def test_the_incomplete_beta_is_scipys(a, b, x):
+    assert compare.incomplete_beta(a, b, x) == pytest.approx(special.betainc(a, b, x), abs=1e-11)
+
+
+@given(samples, samples)
+def test_a_difference_has_welchs_interval(one, other):
+    found = compare.difference(one, other)
+    if np.std(one) + np.std(other) > 1e-3:
+        theirs = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
+        assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-7)
+    assert found.n == (len(one), len(other))
+    assert found.low <= found.mean <= found.high
+    turned = compare.difference(other, one)
+    assert (turned.mean, turned.low, turned.high) == pytest.approx((-found.mean, -found.high, -found.low))
+    assert turned.sign == -found.sign
+
+
+def test_equal_spreads_and_sizes_give_the_t_of_both_together():
+    found = compare.difference([1.0, 3.0], [0.0, 2.0])  # sd sqrt(2) on both sides, 2 degrees of freedom
+    half = compare.student_t(2) * math.sqrt(2)
+    assert (found.mean, found.low, found.high) == pytest.approx((1, 1 - half, 1 + half))
+
+
+@pytest.mark.parametrize(("n", "m", "wide"), [(5, 5, 1), (5, 10, 1), (5, 5, 4), (3, 10, 2)])
+def test_the_interval_holds_the_true_difference_in_95_of_100_experiments(n, m, wide):
+    rng = np.random.default_rng(0)
+    draws = 800
+    a, b = rng.normal(3, 1, (draws, n)), rng.normal(1, wide, (draws, m))
+    found = [compare.difference(x, y) for x, y in zip(a, b, strict=True)]
+    covered = np.mean([d.low <= 2 <= d.high for d in found])
+    assert covered == pytest.approx(0.95, abs=0.025)
+
+
+def test_one_run_has_no_interval_unless_the_noise_of_a_run_is_known():
+    found = compare.difference([45.0], [41.0, 42.0])
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert found.sign == 0
+    known = compare.noise([[1.0, 3.0], [4.0, 6.0, 5.0], [9.0]])
+    assert known == pytest.approx((math.sqrt((2 + 2) / 3), 3))
+    found = compare.difference([45.0], [41.0, 42.0], known=known)
+    assert found.high - found.mean == pytest.approx(compare.student_t(3) * known.sd * math.sqrt(1.5))
+
+
+def test_the_noise_within_settings_needs_two_runs_of_one():
+    with pytest.raises(ValueError, match="two runs"):
+        compare.noise([[1.0], []])
+
+
+def test_a_difference_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="0 and 2"):
+        compare.difference([], [1.0, 2.0])
+
+
+@given(samples, samples)
+def test_a_verdict_names_a_side_exactly_where_the_interval_has_one(one, other):
+    found = compare.difference(one, other)
+    words = compare.verdict(found)
+    assert words.startswith("higher") == (found.low > 0) == (found.sign == 1)
+    assert words.startswith("lower") == (found.high < 0) == (found.sign == -1)
+    assert words.startswith("not resolved") == (found.low <= 0 <= found.high)
+
+
+@pytest.mark.parametrize(
+    ("found", "words", "short"),
+    [
+        (compare.Difference(2.0, 0.7, 3.4, (10, 10)), "higher by 2.0 points (95 % interval 0.7 to 3.4)",
+         "+2.0 (+0.7 to +3.4)"),
+        (compare.Difference(-3.0, -4.6, -1.3, (10, 10)), "lower by 3.0 points (95 % interval 1.3 to 4.6)",
+         "−3.0 (−4.6 to −1.3)"),
+        (compare.Difference(0.9, -1.7, 3.5, (5, 5)), "not resolved: +0.9 points (95 % interval −1.7 to +3.5)",
+         "+0.9 (−1.7 to +3.5)"),
+        (compare.difference([45.2], [41.0]), "+4.2 points; one run each, no interval", "+4.2"),
+        (compare.difference([45.2], [41.0] * 3), "+4.2 points; 1 and 3 runs, no interval", "+4.2"),
+    ],
+)  # fmt: skip
+def test_a_verdict_in_words(found, words, short):
+    assert compare.verdict(found) == words
+    assert str(found) == short
+
+
+def test_signs_are_printed_as_such():
+    assert [compare.signed(x) for x in (0.04, -0.04, -1.25, 3)] == ["0.0", "0.0", "−1.2", "+3.0"]
+
+
+def test_accuracies_are_one_value_a_run_also_where_machines_share_a_seed():
+    assert compare.accuracies([run(3, 0.5), run(3, 0.75), run(1, 0.25)]) == [50, 75, 25]
+    assert compare.accuracies([run(0, 0.5)], "few") == compare.accuracies([run(0, 0.5)], by="z") == []
+    assert compare.accuracies([run(0, 0.5, "choosing")]) == [50]
+    with pytest.raises(ValueError, match="differs from the first of these runs in purpose"):
+        compare.accuracies([run(0, 0.5), run(1, 0.5, "choosing")])
+
+
+def test_records_of_both_machines_are_taken_together(tmp_path):
+    assert compare.records_of(tmp_path / "none") == []
+    both = compare.records_of(RECORDS)
+    once = results.read_records(RECORDS)
+    assert len(both) == len(once) + len(results.read_records(RECORDS / "again"))
+    settings = settle(results.Settings(data="glyphs-lt", method="mbib"))
+    found = compare.runs_of(both, settings)
+    assert {r["run_id"] for r in found} == {r["run_id"] for r in results.over_seeds(once, settings).values()}
+    assert len(compare.accuracies(found)) == len(found) > len(results.over_seeds(once, settings))
