@@ -130,6 +130,19 @@ def noise(groups: Iterable[Iterable[float]]) -> Noise:
     return Noise(math.sqrt(squares / freedom), freedom)
 
 
+def around(values: Sequence[float], known: Noise | None = None) -> tuple[float, float, float]:
+    """The mean of independent `values` and the ends of its 95 % interval: Student's of these values.
+
+    A single value has none (NaN), unless `known` says how far single runs spread. Raises ValueError without values.
+    """
+    if not values:
+        raise ValueError("no values have no mean")
+    mean, half = statistics.fmean(values), interval(values)
+    if len(values) == 1 and known is not None:
+        half = student_t(known.freedom) * known.sd
+    return mean, mean - half, mean + half
+
+
 class Difference(NamedTuple):
     """A difference of two means, `mean`, its 95 % interval from `low` to `high` (NaN where there is none), and how many
     runs stand on either side, `n`."""

@@ -6,16 +6,20 @@ networks. Training needs nothing of this package.
 """
 
 from mbib_core.figures.charts import (
+    accuracy_and_cost,
     bands,
+    forest,
     grouped_bars,
     heat_map,
     learning_curves,
     lines,
+    moved_boundaries,
     named_marks,
     paired_differences,
     reliability,
     score_map,
     sweep,
+    with_intervals,
 )
 from mbib_core.figures.classes import accuracy_by_class, class_counts, contact_sheet, predicted_shares
 from mbib_core.figures.diagrams import three_teachers, two_classifiers

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from matplotlib.ticker import MaxNLocator
@@ -270,3 +271,197 @@ def _beside_the_diagonal(found: Mapping[str, Any]) -> str:
     one_side = "above" if above > 4 * below else "below" if below > 4 * above else "on both sides of"
     side = "along" if along > 0.5 else one_side
     return f"{side} the diagonal"
+
+
+Interval = tuple[float, float, float]  # mean, low and high; the last two NaN where there is none
+
+
+def forest(
+    series: Mapping[str, Mapping[str, Interval]],
+    *,
+    xlabel: str,
+    finding: str,
+    wide: Mapping[str, Interval] | None = None,
+    hollow: Sequence[str] = (),
+    span: tuple[float, float] | None = None,
+    numbers: bool = True,
+) -> Figure:
+    """A row for each name: a mark at the mean and a bar over its interval, below one another for each series.
+
+    `wide` adds a thin line over a second interval of the first series. The series of `hollow` have hollow marks. What
+    lies outside of `span` is an arrow at its end. With `numbers` the first series' means stand at the right. A name
+    that begins with a line break opens a group. `finding` is the picture's alt text.
+    """
+    rows = list(dict.fromkeys(name for group in series.values() for name in group))
+    thick = min(0.24, 0.62 / len(series))
+    height = [0.0]
+    for name in rows[1:]:
+        height.append(height[-1] + (1.35 if name.startswith("\n") else 1))
+    at = dict(zip(rows, height, strict=True))
+    with styled():
+        figure, axes = one_axes(0.75 + (0.27 + 0.1 * (len(series) - 1)) * (height[-1] + 1) + 0.2 * (len(series) > 1))
+        axes.axvline(0, color=INK, lw=1)
+        every = [x for group in series.values() for entry in group.values() for x in entry if np.isfinite(x)]
+        left, right = span or (min(0, *every), max(0, *every))
+        room = 0.04 * (right - left)
+        for index, (label, group) in enumerate(series.items()):
+            colour = colour_of(label, index) if len(series) > 1 else SHADES[1]
+            marker, shift = MARKERS.get(label, "osD^"[index % 4]), thick * (index - (len(series) - 1) / 2)
+            face = CARD if label in hollow else colour
+            named = NAMES.get(label, label)
+            for name, (mean, low, high) in group.items():
+                y = at[name] + shift
+                if wide and index == 0 and name in wide:
+                    axes.plot(np.clip(wide[name][1:], left, right), [y, y], color=colour, lw=0.9, alpha=0.8)
+                if mean < left or mean > right:
+                    end, way = (left, "<") if mean < left else (right, ">")
+                    axes.plot(end, y, way, color=colour, markersize=7, clip_on=False)
+                    continue
+                if np.isfinite(low):
+                    axes.plot(np.clip([low, high], left, right), [y, y], color=colour, lw=3.2, alpha=0.45,
+                              solid_capstyle="butt")  # fmt: skip
+                axes.plot(mean, y, marker, color=colour, mfc=face, mew=1.4, markersize=5.5, label=named, zorder=3)
+                named = "_"
+        axes.set_yticks(height, [name.lstrip("\n") for name in rows])
+        axes.set(xlabel=xlabel, xlim=(left - room, right + room), ylim=(height[-1] + 0.6, -0.6))
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        if numbers:
+            for name, (mean, *_) in next(iter(series.values())).items():
+                axes.text(1.015, at[name], f"{mean:+.1f}".replace("-", "−"), va="center", fontsize=9,
+                          transform=axes.get_yaxis_transform())  # fmt: skip
+        if len(series) > 1:
+            legend(axes)
+    return described(figure, finding)
+
+
+def with_intervals(
+    series: Mapping[str, Mapping[Any, Interval]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    finding: str,
+    hollow: Sequence[str] = (),
+    zero: bool = False,
+    wide: float = 0.3,
+) -> Figure:
+    """Means over evenly spaced settings with bars over their intervals, joined by a line, its name at its right end.
+
+    The series of `hollow` have hollow marks and a dashed line. `zero` draws a line at 0. `wide` is the share of the
+    picture that the names take. `finding` is the picture's alt text.
+    """
+    places = list(dict.fromkeys(x for group in series.values() for x in group))
+    places = sorted(places) if all(isinstance(x, int | float) for x in places) else places
+    with styled():
+        figure, axes = one_axes(3.3)
+        if zero:
+            axes.axhline(0, color=INK, lw=1)
+        ends = []
+        for index, (name, group) in enumerate(series.items()):
+            colour, shift = colour_of(name, index), 0.1 * (index - (len(series) - 1) / 2)
+            at = np.array([places.index(x) for x in group]) + shift
+            mean, low, high = np.array(list(group.values()), dtype=float).T
+            face = CARD if name in hollow else colour
+            axes.plot(at, mean, MARKERS.get(name, "osD^"[index % 4]), color=colour, mfc=face, mew=1.4, lw=1.3,
+                      ls="--" if name in hollow else "-", markersize=5.5, zorder=3)  # fmt: skip
+            axes.vlines(at, low, high, color=colour, lw=2.6, alpha=0.4)
+            ends.append((float(mean[-1]), NAMES.get(name, name), colour, float(at[-1])))
+        axes.set_xticks(range(len(places)), [f"{x:g}" if isinstance(x, int | float) else x for x in places])
+        last = len(places) - 1
+        axes.set_xlim(-0.35, last + 0.35 + (last + 0.7) * wide / (1 - wide))
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.grid(axis="x", visible=False)
+        named_ends(axes, ends, last + 0.32)
+    return described(figure, finding)
+
+
+def named_ends(axes: Axes, ends: Sequence[tuple[float, str, str, float]], x: float) -> None:
+    """Names at `x`, one for each end (height, name, colour, its x) of a line, moved apart where they would touch."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    order = sorted(ends)
+    heights = apart([end[0] for end in order], 0.062 * (high - low))
+    for (y, name, colour, end), height in zip(order, heights, strict=True):
+        axes.plot([end + 0.06, x - 0.03], [y, height], color=colour, lw=0.6, alpha=0.7)
+        axes.text(x, height, name, color=colour, va="center", fontsize=9.5)
+
+
+def accuracy_and_cost(
+    ours: Mapping[str, Interval],
+    printed: Mapping[str, tuple[float, float]],
+    *,
+    cost: Mapping[str, float],
+    xlabel: str,
+    ylabel: str,
+    finding: str,
+    named: Mapping[str, str] | None = None,
+) -> Figure:
+    """Accuracy against what the training costs: `ours` as filled marks with their intervals, side by side left of their
+    cost, and hollow marks of what is `printed`, as (cost, accuracy), of the same methods and of others in grey.
+
+    `named` are words for methods that have no name in the book. `finding` is the picture's alt text.
+    """
+    order = sorted(ours, key=lambda name: ours[name][0], reverse=True)
+    with styled():
+        figure, axes = one_axes(4.4)
+        axes.set_xscale("log")
+        left = min(cost.values()) / 1.055 ** (len(order) + 1)
+        ends = []
+        for place, name in enumerate(order):
+            colour, x = colour_of(name, place), cost[name] / 1.055 ** (len(order) - place)
+            mean, low, high = ours[name]
+            axes.vlines(x, low, high, color=colour, lw=3, alpha=0.4)
+            axes.plot(x, mean, MARKERS.get(name, "o"), color=colour, markersize=7, zorder=4)
+            ends.append((mean, f"{(named or NAMES).get(name, NAMES.get(name, name))}  {mean:.1f}", colour, x))
+        for name, (x, y) in printed.items():
+            own = name in ours
+            colour = colour_of(name, 0) if own else FAINT
+            axes.plot(x, y, MARKERS.get(name, "o"), color=colour, mfc=CARD, mew=1.3, markersize=7 if own else 5,
+                      zorder=4 if own else 3)  # fmt: skip
+        axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(left / 3.2, 1.3 * max(x for x, _ in printed.values())))
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high)
+        heights = apart([end[0] for end in sorted(ends)], 0.055 * (high - low))
+        for (mean, text, colour, x), height in zip(sorted(ends), heights, strict=True):
+            axes.plot([left, left * 1.03, x], [height, mean, mean], color=colour, lw=0.6, alpha=0.6)
+            axes.text(left / 1.01, height, text, color=colour, ha="right", va="center", fontsize=9.5)
+        for near in (True, False):  # at the ones' cost, where many stand above one another, and further to the right
+            others = sorted((y, x, name) for name, (x, y) in printed.items() if name not in ours and (x < 1.2) == near)
+            for (_, x, name), height in zip(others, apart([y for y, _, _ in others], 0.04 * (high - low)), strict=True):
+                axes.annotate(name, (x, height), (7, 0), textcoords="offset points", va="center", fontsize=8.5,
+                              color=FAINT)  # fmt: skip
+        plain_log(axes, "x")
+        axes.set_xticks([1, 1.5, 2, 3], ["1 ×", "1.5 ×", "2 ×", "3 ×"])
+    return described(figure, finding)
+
+
+def apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Ascending `heights`, moved as little as needed for `gap` between neighbours."""
+    found = list(heights)
+    for _ in range(300):
+        for i in range(len(found) - 1):
+            short = gap - (found[i + 1] - found[i])
+            if short > 1e-9:
+                found[i], found[i + 1] = found[i] - short / 2, found[i + 1] + short / 2
+    return found
+
+
+def moved_boundaries(
+    curves: Mapping[str, Any], marks: Mapping[str, Sequence[tuple[float, float]]], *, finding: str
+) -> Figure:
+    """Head and tail accuracy as a boundary moves: for each method a curve [steps, 2] of (head, tail) in per cent, named
+    at its last point, and marks on it, the first of them filled. `finding` is the picture's alt text."""
+    with styled():
+        figure, axes = one_axes(4.1)
+        for index, (name, curve) in enumerate(curves.items()):
+            colour, curve = colour_of(name, index), np.asarray(curve)
+            axes.plot(*curve.T, color=colour, lw=1.5, alpha=0.85)
+            for place, (x, y) in enumerate(marks[name]):
+                axes.plot(x, y, MARKERS.get(name, "o"), color=colour, mfc=CARD if place else colour, mew=1.4,
+                          markersize=7.5, zorder=4)  # fmt: skip
+            axes.annotate(NAMES.get(name, name), curve[-1], (-4, 3), textcoords="offset points", color=colour,
+                          fontsize=9.5, ha="right", va="center")  # fmt: skip
+        left, right = axes.get_xlim()
+        axes.set_xlim(left - 0.3 * (right - left), right)
+        axes.set(xlabel="many-shot accuracy (%)", ylabel="few-shot accuracy (%)")
+    return described(figure, finding)
