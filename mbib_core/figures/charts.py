@@ -299,9 +299,10 @@ def forest(
         height.append(height[-1] + (1.35 if name.startswith("\n") else 1))
     at = dict(zip(rows, height, strict=True))
     with styled():
-        figure, axes = one_axes(0.75 + (0.27 + 0.1 * (len(series) - 1)) * (height[-1] + 1) + 0.2 * (len(series) > 1))
+        figure, axes = one_axes(0.75 + (0.25 + 0.1 * (len(series) - 1)) * (height[-1] + 1) + 0.2 * (len(series) > 1))
         axes.axvline(0, color=INK, lw=1)
-        every = [x for group in series.values() for entry in group.values() for x in entry if np.isfinite(x)]
+        drawn = [*series.values(), wide or {}]
+        every = [x for group in drawn for entry in group.values() for x in entry if np.isfinite(x)]
         left, right = span or (min(0, *every), max(0, *every))
         room = 0.04 * (right - left)
         for index, (label, group) in enumerate(series.items()):
@@ -331,7 +332,9 @@ def forest(
                 axes.text(1.015, at[name], f"{mean:+.1f}".replace("-", "−"), va="center", fontsize=9,
                           transform=axes.get_yaxis_transform())  # fmt: skip
         if len(series) > 1:
-            legend(axes)
+            short = sum(map(len, series)) < 36
+            figure.legend(loc="outside upper left", ncols=len(series) if short else 1, handlelength=1.2,
+                          borderaxespad=0.1, columnspacing=1.2)  # fmt: skip
     return described(figure, finding)
 
 
@@ -418,7 +421,7 @@ def accuracy_and_cost(
             colour = colour_of(name, 0) if own else FAINT
             axes.plot(x, y, MARKERS.get(name, "o"), color=colour, mfc=CARD, mew=1.3, markersize=7 if own else 5,
                       zorder=4 if own else 3)  # fmt: skip
-        axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(left / 3.2, 1.3 * max(x for x, _ in printed.values())))
+        axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(left / 3.7, 1.3 * max(x for x, _ in printed.values())))
         low, high = axes.get_ylim()
         axes.set_ylim(low, high)
         heights = apart([end[0] for end in sorted(ends)], 0.055 * (high - low))
@@ -462,6 +465,6 @@ def moved_boundaries(
             axes.annotate(NAMES.get(name, name), curve[-1], (-4, 3), textcoords="offset points", color=colour,
                           fontsize=9.5, ha="right", va="center")  # fmt: skip
         left, right = axes.get_xlim()
-        axes.set_xlim(left - 0.3 * (right - left), right)
+        axes.set_xlim(left - 0.22 * (right - left), right)
         axes.set(xlabel="many-shot accuracy (%)", ylabel="few-shot accuracy (%)")
     return described(figure, finding)
