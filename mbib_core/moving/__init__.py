@@ -1,0 +1,150 @@
+"""Figures that the reader moves: one output each, with its own script and data, that needs neither kernel nor network.
+
+information_plane(worlds, ...)    the frontier of the information bottleneck, and the encoder at each of its points
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+# No ids, no global names: a page may hold any number of figures, and the same one twice. What cannot run scripts shows
+# the finding in words.
+_PAGE = """\
+<div class="moving" data-moving="{key}" role="group" aria-label="{label}">
+<style>
+{style}</style>
+<p class="moving-still">{finding}</p>
+<script>((data, draw, kit) => {{
+  for (const box of document.querySelectorAll('[data-moving="{key}"]:not([data-ready])')) {{
+    box.dataset.ready = '';
+    box.querySelector('.moving-still').remove();
+    draw(box, data, kit(box));
+  }}
+}})({data},
+{draw},
+{kit})</script>
+</div>"""
+
+
+def moving_html(script: str, data: Mapping[str, Any], *, label: str, finding: str) -> str:
+    """The HTML of a figure that `script` ("plane", say) draws from `data`; the same bytes for the same arguments.
+
+    `label` names the figure, `finding` says what it shows. Raises ValueError if one of them is blank.
+    """
+    if not (label.strip() and finding.strip()):
+        raise ValueError("the label and the finding must say something")
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    style, kit, draw = (_read(name) for name in ("moving.css", "kit.js", f"{script}.js"))
+    return _PAGE.format(
+        key=sha256(f"{label}{finding}{text}{style}{kit}{draw}".encode()).hexdigest()[:12],
+        label=escape(label),
+        finding=escape(finding),
+        style=style,
+        data=text,
+        draw=draw.rstrip().removesuffix(";"),
+        kit=kit.rstrip().removesuffix(";"),
+    )
+
+
+def _read(name: str) -> str:
+    """A file of this folder without its comment on top."""
+    text = files("mbib_core.moving").joinpath(name).read_text(encoding="utf-8")
+    return text.partition("*/\n")[2] if text.startswith("/*") else text
+
+
+def _show(script: str, data: Mapping[str, Any], label: str, finding: str, caption: str, name: str) -> None:
+    from IPython.display import Markdown, display
+
+    html = moving_html(script, data, label=label, finding=finding)
+    display({"text/html": html, "text/plain": finding}, raw=True)
+    if caption:
+        display(Markdown(f"Figure: {caption}" + (f" {{#{name}}}" if name else "")))
+
+
+def information_plane(
+    worlds: Mapping[str, Float[np.ndarray, "X Y"]],
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    hues: tuple[Sequence[float], Sequence[float]],
+    finding: str,
+    betas: Sequence[float] | None = None,
+    start: float = 0.3,
+    nouns: tuple[str, str] = ("hue", "flower"),
+    caption: str = "",
+    name: str = "",
+) -> None:
+    """Displays the information plane of each world: drag the point along the frontier, and see its encoder as flows.
+
+    worlds: joints [X, Y] of one shape, by name; where there are two, the reader chooses. inputs, outputs: the names of
+    x and y; hues: their places on the colour wheel in degrees, which colour them. betas: the points of the frontier, 48
+    from 0.01 to 0.9 unless told; start: the beta that is seen first. Below stands what is kept of each y: of what x
+    tells of "is it this y?" in a balanced world, the share that t tells. Raises ValueError if the shapes do not fit.
+    """
+    betas = np.geomspace(0.01, 0.9, 48) if betas is None else np.sort(np.asarray(betas, dtype=float))
+    for p in worlds.values():
+        if np.shape(p) != (len(inputs), len(outputs)) or [*map(len, hues)] != [len(inputs), len(outputs)]:
+            raise ValueError(f"names and hues are for {len(inputs)} x {len(outputs)}, a world is {np.shape(p)}")
+    data = {
+        "betas": [round(float(beta), 4) for beta in betas],
+        "start": int(np.abs(betas - start).argmin()),
+        "nouns": nouns,
+        "x": [[name, _colour(hue)] for name, hue in zip(inputs, hues[0], strict=True)],
+        "y": [[name, _colour(hue)] for name, hue in zip(outputs, hues[1], strict=True)],
+        "worlds": [_frontier(world, np.asarray(p), betas) for world, p in worlds.items()],
+    }
+    data["first"] = _cut([world["words"] for world in data["worlds"]], len(inputs))
+    _show("plane", data, "The information plane, to be moved", finding, caption, name)
+
+
+def _frontier(name: str, p_xy: np.ndarray, betas: np.ndarray) -> dict[str, Any]:
+    """What is seen of one world: informations, encoders in thousandths, what is kept of each y in per cent."""
+    from mbib_core.information import entropy, information_curve, mutual_information
+
+    curve = information_curve(p_xy, betas)
+    even = p_xy / p_xy.sum(0) / p_xy.shape[1]
+    kept = []
+    for q in curve.q_t_given_x:
+        shares = []
+        for i in range(even.shape[1]):
+            yes_no = np.stack([even[:, i], even.sum(1) - even[:, i]], 1)
+            told = mutual_information(q.T @ yes_no, "t", "y", axes="ty")
+            shares.append(round(100 * told / mutual_information(yes_no, "x", "y", axes="xy")))
+        kept.append(shares)
+    return {
+        "name": name,
+        "p": [[round(float(value), 6) for value in row] for row in p_xy],
+        "h": round(entropy(p_xy, "x", axes="xy"), 3),
+        "i": round(mutual_information(p_xy, "x", "y", axes="xy"), 3),
+        "points": [[round(float(a), 3), round(float(b), 3)] for a, b in zip(curve.i_xt, curve.i_ty, strict=True)],
+        "words": [_thousandths(q) for q in curve.q_t_given_x],
+        "kept": kept,
+    }
+
+
+def _thousandths(q: np.ndarray) -> list[list[int]]:
+    """An encoder [X, T] as a row for each word t: x, q(t|x) in thousandths, another x, ...; without zeros."""
+    rounded = np.rint(1000 * q).astype(int)
+    return [[int(n) for x in np.flatnonzero(word) for n in (x, word[x])] for word in rounded.T if word.any()]
+
+
+def _cut(curves: Sequence[list[list[list[int]]]], n: int) -> int:
+    """Where to cut the circle of inputs: before the one that least often shares a word with the one before it."""
+    shared = np.zeros(n)
+    for word in (word for curve in curves for words in curve for word in words):
+        share = np.zeros(n)
+        share[word[::2]] = word[1::2]
+        shared += np.minimum(share, np.roll(share, 1))
+    return int(shared.argmin())
+
+
+def _colour(hue: float) -> str:
+    from colorsys import hls_to_rgb
+
+    return "#" + "".join(f"{round(255 * part):02x}" for part in hls_to_rgb(hue % 360 / 360, 0.53, 0.62))
