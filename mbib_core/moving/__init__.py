@@ -1,6 +1,7 @@
 """Figures that the reader moves: one output each, with its own script and data, that needs neither kernel nor network.
 
 information_plane(worlds, ...)    the frontier of the information bottleneck, and the encoder at each of its points
+regions(centres, names, ...)      decision regions under cross-entropy and balanced softmax as the class counts change
 """
 
 import json
@@ -30,6 +31,9 @@ _PAGE = """\
 {draw},
 {kit})</script>
 </div>"""
+
+
+_CLASS_COLOURS = ("#56799b", "#b08a1e", "#b5533c", "#5f8a4f")  # no method's; three to one on white and on black
 
 
 def moving_html(script: str, data: Mapping[str, Any], *, label: str, finding: str) -> str:
@@ -148,3 +152,36 @@ def _colour(hue: float) -> str:
     from colorsys import hls_to_rgb
 
     return "#" + "".join(f"{round(255 * part):02x}" for part in hls_to_rgb(hue % 360 / 360, 0.53, 0.62))
+
+
+def regions(
+    centres: Float[np.ndarray, "C 2"],
+    names: Sequence[str],
+    *,
+    counts: Sequence[int],
+    finding: str,
+    exponent: float | None = None,
+    reach: float = 4.0,
+    caption: str = "",
+    name: str = "",
+) -> None:
+    """Displays the decision regions of Gaussian classes in a plane, and a slider for the training images of each class.
+
+    p(v|i) is normal around `centres` with standard deviation 1. Cross-entropy learns p_s, which prefers class i where
+    n_i p(v|i) is largest; the raw softmax of the balanced softmax learns p_t, whatever the counts are. With `exponent`
+    there is a slider k, too, of class weights n^-k in the balanced softmax, which tilt it by n^-k. The share of a class
+    that its region keeps is an integral over the whole plane. counts: where the sliders start, 1 to 1,000, rounded to
+    a twentieth of a power of ten. Raises ValueError for other counts or if the lengths differ.
+    """
+    if not len(centres) == len(names) == len(counts) >= 2 or not all(1 <= n <= 1000 for n in counts):
+        raise ValueError(f"centres, names and counts from 1 to 1000 are for the same classes, got {counts} for {names}")
+    places = [[*(round(float(v), 4) for v in centre)] for centre in centres]
+    classes = zip(names, places, _CLASS_COLOURS, strict=False)
+    data = {
+        "classes": [[name, *place, colour] for name, place, colour in classes],
+        "counts": [round(10 ** (round(20 * np.log10(n)) / 20)) for n in counts],
+        "exponent": exponent,
+        "reach": reach,
+        "most": 1000,
+    }
+    _show("regions", data, "Decision regions, to be moved", finding, caption, name)
