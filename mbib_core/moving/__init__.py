@@ -2,6 +2,7 @@
 
 information_plane(worlds, ...)    the frontier of the information bottleneck, and the encoder at each of its points
 regions(centres, names, ...)      decision regions under cross-entropy and balanced softmax as the class counts change
+by_class(sets, ...)               accuracy of each class against its size, for two methods of the reader's choice
 """
 
 import json
@@ -185,3 +186,46 @@ def regions(
         "most": 1000,
     }
     _show("regions", data, "Decision regions, to be moved", finding, caption, name)
+
+
+def by_class(
+    sets: Mapping[str, Mapping[str, Any]],
+    *,
+    finding: str,
+    start: tuple[str, str] = ("mbib", "ce"),
+    caption: str = "",
+    name: str = "",
+) -> None:
+    """Displays the accuracy of each class against its size, for two methods and a data set that the reader picks.
+
+    sets: by the name of a data set, its "counts" [C], "names" [C] (numbers where there are none), and "methods": by the
+    method's key, as in `figures.NAMES` or a name of its own, the accuracy of each class [C], 0 to 1; "runs": of how
+    many runs that is the mean, by method, one unless told. Lines are local, weighted by the distance in log n. Raises
+    ValueError if lengths differ, or if a data set lacks a method of `start`.
+    """
+    from mbib_core.figures.style import COLOURS, MARKERS, NAMES, OTHERS, SHOTS
+
+    found, methods = [], {}
+    for title, one in sets.items():
+        n = len(one["counts"])
+        labels = one.get("names") or [f"class {i + 1}" for i in range(n)]
+        if any(len(values) != n for values in (labels, *one["methods"].values())):
+            raise ValueError(f"{title} has {n} counts: names and accuracies must be as many")
+        if missing := [method for method in start if method not in one["methods"]]:
+            raise ValueError(f"{title} has no accuracies of {missing[0]}")
+        for method in one["methods"]:
+            spare = OTHERS[1 + len(methods) % (len(OTHERS) - 1)]
+            look = {"colour": COLOURS.get(method, spare), "mark": MARKERS.get(method, "o")}
+            methods.setdefault(method, {"name": NAMES.get(method, method), **look})
+        found.append(
+            {
+                "name": title,
+                "counts": [int(count) for count in one["counts"]],
+                "names": [str(label).replace("_", " ") for label in labels],
+                "accuracy": {m: [round(100 * float(a), 1) for a in v] for m, v in one["methods"].items()},
+                "runs": {method: one.get("runs", {}).get(method, 1) for method in one["methods"]},
+            }
+        )
+    groups = [[shot, above, min(to, 1e9)] for shot, (above, to) in SHOTS.items()]
+    data = {"sets": found, "methods": methods, "start": start, "groups": groups}
+    _show("classes", data, "Accuracy by class size, to be chosen", finding, caption, name)
