@@ -3,9 +3,11 @@
 information_plane(worlds, ...)    the frontier of the information bottleneck, and the encoder at each of its points
 regions(centres, names, ...)      decision regions under cross-entropy and balanced softmax as the class counts change
 by_class(sets, ...)               accuracy of each class against its size, for two methods of the reader's choice
+teachers(probabilities, ...)      one image: what three observations say of it, and what the loss of MBIB asks of z
 """
 
 import json
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from html import escape
@@ -13,7 +15,7 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 # No ids, no global names: a page may hold any number of figures, and the same one twice. What cannot run scripts shows
 # the finding in words.
@@ -229,3 +231,60 @@ def by_class(
     groups = [[shot, above, min(to, 1e9)] for shot, (above, to) in SHOTS.items()]
     data = {"sets": found, "methods": methods, "start": start, "groups": groups}
     _show("classes", data, "Accuracy by class size, to be chosen", finding, caption, name)
+
+
+def teachers(
+    probabilities: Float[np.ndarray, "n S C"],
+    targets: Sequence[int],
+    *,
+    names: Sequence[str],
+    counts: Sequence[int],
+    alphas: Sequence[float],
+    beta: float,
+    finding: str,
+    k: float = 0.0,
+    titles: Sequence[str] | None = None,
+    pictures: UInt8[np.ndarray, "n 3 h w"] | None = None,
+    stages: Sequence[str] = ("v₁", "v₂", "v₃"),
+    caption: str = "",
+    name: str = "",
+) -> None:
+    """Displays what the observations say of an image, their average, and the best z, with sliders for alphas and beta.
+
+    The best z is the q that minimises the image's own L_z + beta sum_s alpha_s KL(p_s, q) with all temperatures at 1,
+    exactly and over all classes: q_i (w n_i / m + beta) = w [i = y] + beta p_i, with m = sum_j n_j q_j, w the weight
+    n_y^-k of the image's class and p the mean of the p_s by alpha (the deepest has the rest of 1). Five classes are
+    shown, and the others together.
+
+    probabilities: p_s of n images, S observations and C classes; targets [n]: their classes; titles [n]: what an image
+    is called; pictures: the images themselves. Raises ValueError if lengths differ.
+    """
+    shape = np.shape(probabilities)
+    titles = [f"image {i + 1}" for i in range(len(targets))] if titles is None else titles
+    if (
+        shape != (len(targets), len(stages), len(counts))
+        or len(titles) != len(targets)
+        or len(names) != len(counts)
+        or len(alphas) != len(stages) - 1
+    ):
+        raise ValueError(
+            f"probabilities are {shape}, for {len(targets)} targets, {len(stages)} stages and {len(counts)} counts"
+        )
+    weights = np.asarray(counts, dtype=float) ** -k
+    images = [
+        {"title": str(title), "y": int(y), "p": [[round(float(v), 5) for v in row] for row in p]}
+        for title, y, p in zip(titles, targets, probabilities, strict=True)
+    ]
+    for image, picture in zip(images, [] if pictures is None else np.asarray(pictures), strict=False):
+        raw = np.ascontiguousarray(picture.transpose(1, 2, 0), dtype=np.uint8)
+        image |= {"pixels": b64encode(raw.tobytes()).decode(), "size": list(raw.shape[:2])}
+    data = {
+        "images": images,
+        "stages": stages,
+        "names": [str(one).replace("_", " ") for one in names],
+        "counts": [int(n) for n in counts],
+        "weights": [round(float(w), 6) for w in weights / weights.mean()],
+        "alphas": [round(float(a), 2) for a in alphas],
+        "beta": round(float(beta), 1),
+    }
+    _show("teachers", data, "Teachers of z, to be moved", finding, caption, name)

@@ -32,7 +32,7 @@
     };
     input.addEventListener('input', () => go(input.value));
     tell();
-    return { node: el('label', { class: 'range' }, el('span', {}, name), input, said), input, go, get value() { return +input.value; } };
+    return { node: el('label', { class: 'range' }, el('span', {}, name), input, said), input, go, quiet: (to) => { input.value = to; tell(); }, get value() { return +input.value; } };
   };
 
   const choice = (name, options, chosen, moved) => {
