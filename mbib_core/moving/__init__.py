@@ -66,12 +66,14 @@ def _read(name: str) -> str:
 
 
 def _show(script: str, data: Mapping[str, Any], label: str, finding: str, caption: str, name: str) -> None:
-    from IPython.display import Markdown, display
+    from IPython.display import display
 
     html = moving_html(script, data, label=label, finding=finding)
     display({"text/html": html, "text/plain": finding}, raw=True)
     if caption:
-        display(Markdown(f"Figure: {caption}" + (f" {{#{name}}}" if name else "")))
+        from mbib_core.figures import caption_of
+
+        caption_of("Figure", caption, name)
 
 
 def information_plane(
