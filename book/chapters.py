@@ -6,7 +6,7 @@
     python book/chapters.py check [NAME ...]       outputs there, no errors, short cells, alt texts
     python book/chapters.py address [OWNER/REPO]   print the repository's address, or change it everywhere
     python book/chapters.py version [X.Y.Z]        print the version, or change it everywhere, Colab's set-up cells too
-    python book/chapters.py headline               draw book/headline.png, write its words into the pages
+    python book/chapters.py headline               draw the front page's pictures, write its answer (headline.py)
     python book/chapters.py compact                write the records anew as `mbib train` writes them today
 
 NAME is a chapter's file name without its ending. A second `run` on the same machine gives the same bytes.
@@ -56,6 +56,7 @@ VERSIONED = {
     "CITATION.cff": r"(?<=^version: ).*",
     "_config.yml": r"(?<=^  branch: v)\S*",
     "book/*.ipynb": r"(?<=--branch v)\S*(?= https://)",
+    "book/intro.md": r"(?<=/blob/v)[^/]*(?=/book/)",
 }
 
 
@@ -414,238 +415,6 @@ def change_version(new: str, root: Path = ROOT) -> list[Path]:
     return changed
 
 
-# ---------------------------------------------------------------- the picture of README and intro
-
-HEADLINE = ("ce", "bsce", "mbib")
-REAL_ROWS = ("ce", "bsce", "bib", "mbib", "mbib-beta0")
-SHOTS = {"many": "more than 100", "medium": "20 to 100", "few": "fewer than 20"}
-BEGIN, END = "<!-- python book/chapters.py headline -->", "<!-- headline ends -->"
-OPEN = "what_the_paper_leaves_open.md#settings-whose-values-are-lost"
-
-
-def headline(folder: Path = BOOK / "results", root: Path = ROOT) -> list[Path]:
-    """Draws book/headline.png from the records and writes what it shows into README.md and book/intro.md.
-
-    Without records the pages lose what they said of earlier ones. Raises SystemExit then, and on a page without marks.
-    """
-    import numpy as np
-
-    from mbib_core import figures, results
-
-    records = results.read_records(folder)
-    runs = headline_runs(records)
-    if not runs:
-        for page in (root / "README.md", root / "book" / "intro.md"):
-            fill(page, "")
-        raise SystemExit(
-            "no seed has a record of ce, bsce and mbib on glyphs-lt yet: mbib campaign makes them"
-        )
-    twice = folder / "again"
-    second = results.read_records(twice) if twice.is_dir() else []
-    again = headline_runs(second, ("bsce", "mbib"))
-    means = {
-        method: np.mean([r["test"]["by_class"][r["test"]["default"]] for r in own], 0)
-        for method, own in runs.items()
-    }
-    figure = figures.accuracy_by_class(np.array(runs["ce"][0]["counts"]), means)
-    picture, alt = root / "book" / "headline.png", figure.get_label()
-    pages = {
-        root / "README.md": f"![{alt}](book/headline.png)",
-        root / "book" / "intro.md": f"![{alt}](headline.png){{.dark-light}}",
-    }
-    for page, image in pages.items():
-        link = OPEN if page.parent.name == "book" else f"book/{OPEN}"
-        words = [image, headline_words(runs, again, link), real_words(records, link)]
-        fill(page, "\n\n".join(filter(None, words)))
-    picture.write_bytes(figures.png(figure))
-    return [picture, *pages]
-
-
-def headline_runs(
-    records: list[dict], methods=HEADLINE, **data: object
-) -> dict[str, list[dict]]:
-    """Those of each method with its frozen settings, by seed; seeds that all methods have.
-
-    On Glyphs-LT, unless `data` has other fields of the settings.
-    """
-    from mbib_core import results
-    from mbib_core.methods import settle
-
-    found = {
-        method: results.over_seeds(
-            records, settle(results.Settings(method=method, **data))
-        )
-        for method in methods
-    }
-    shared = set.intersection(*(set(own) for own in found.values()))
-    if not shared:
-        return {}
-    return {
-        method: [own[seed] for seed in sorted(shared)] for method, own in found.items()
-    }
-
-
-def headline_words(
-    runs: dict[str, list[dict]], again: dict[str, list[dict]], link: str
-) -> str:
-    """Caption, table and findings under the picture, all from the records; `again` are those made a second time."""
-    from mbib_core import figures
-    from mbib_core.notebook import markdown_table
-
-    points = {
-        method: {shot: 100 * accuracies(own, shot) for shot in (*SHOTS, "all")}
-        for method, own in runs.items()
-    }
-    plain, rows = runs["ce"][0], []
-    for method, own in runs.items():
-        row = {"% right": figures.NAMES[method]}
-        row |= accuracy_cells(own)
-        for cost in ("parameters", "multiply_adds"):
-            ratio = f"× {own[0][cost] / plain[cost]:.2f}"
-            row[cost.replace("_", "-")] = (
-                f"{own[0][cost]:,}" if method == "ce" else ratio
-            )
-        rows.append(row)
-    n, counts = len(runs["ce"]), plain["counts"]
-    caption = (
-        f"*Glyphs-LT: {len(counts)} classes with {max(counts)} training pictures down to "
-        f"{min(counts)}; a mark is a class, a bar the mean of its group. Test pictures, "
-        f"{f'{n} seeds, means ± standard deviation over them' if n > 1 else '1 seed'}. MBIB has values that "
-        f"were fixed before any run, not tuned on these data: [{settings_in_words(runs['mbib'][0])}]({link}). "
-        f"It answers with the mean of the logits of v and z.*"
-    )
-    places = {
-        shot: f"On classes with {SHOTS[shot]} training pictures"
-        for shot in ("few", "medium", "many")
-    }
-    places["all"] = "Over all classes"
-    costs = [runs["mbib"][0][c] / plain[c] for c in ("parameters", "multiply_adds")]
-    findings = " ".join(
-        f"{place} MBIB is {against(points, shot)}." for shot, place in places.items()
-    )
-    if again:
-        once_more = {
-            m: {shot: 100 * accuracies(own, shot) for shot in ("few", "all")}
-            for m, own in again.items()
-        }
-        findings += (
-            f" The same seeds once more, [on another machine]({link.removesuffix(OPEN)}08_ablations.ipynb"
-            f"#the-same-seed-on-another-machine): on classes with {SHOTS['few']} training pictures MBIB is "
-            f"{gap(once_more, 'few', 'bsce')}, over all classes {gap(once_more, 'all', 'bsce')}."
-        )
-    findings += (
-        f" It costs {costs[0]:.2f} times the parameters and {costs[1]:.3f} times the multiply-adds "
-        f"of {figures.NAMES['ce']}. (Differences are taken before rounding.)"
-    )
-    return f"{caption}\n\n{markdown_table(rows)}\n\n{findings}"
-
-
-def real_words(records: list[dict], link: str) -> str:
-    """The same for the paper's data, beside the paper's numbers; nothing where a method of HEADLINE has no record."""
-    from mbib_core import compare, figures, results
-    from mbib_core.notebook import markdown_table
-
-    data = {"data": "cifar100-lt", "imbalance": 100.0}
-    if not (whole := headline_runs(records, **data)):
-        return ""
-    rows = []
-    for method in REAL_ROWS:
-        if not (own := headline_runs(records, (method,), **data).get(method)):
-            continue
-        paper = results.published(table=1, method=method.upper(), imbalance_factor=100)
-        answers = {figures.NAMES[method]: None}
-        if all("adjusted" in run["test"]["accuracy"] for run in own):
-            answers["the same, log n taken off afterwards"] = "adjusted"
-        for name, by in answers.items():
-            row = {"% right": name} | accuracy_cells(own, by)
-            printed = f"{paper['all'].iloc[0]:.1f}" if len(paper) and not by else "–"
-            rows.append(row | {"paper, all": printed, "seeds": len(own)})
-    first, n = whole["mbib"][0], len(whole["mbib"])
-    caption = (
-        f"*The paper's data, CIFAR-100-LT: {len(first['counts'])} classes with {max(first['counts'])} training "
-        f"pictures down to {min(first['counts'])}, {first['settings']['epochs']} epochs, test pictures. MBIB's "
-        f"settings were chosen on validation pictures, in short runs: [{settings_in_words(first)}]({link}). BIB has "
-        f"them, too; the balanced softmax has k {whole['bsce'][0]['settings']['k']:g} and was not tuned.*"
-    )
-    points = {
-        method: {shot: 100 * accuracies(own, shot) for shot in SHOTS | {"all": ""}}
-        for method, own in whole.items()
-    }
-    findings = (
-        f"There, over all classes, MBIB is {against(points, 'all')}, and on classes with "
-        f"{SHOTS['few']} training pictures {against(points, 'few')}."
-    )
-    control = headline_runs(records, ("mbib", "mbib-beta0"), **data)
-    if control:
-        pair = {m: {"all": 100 * accuracies(own, "all")} for m, own in control.items()}
-        findings += (
-            f" Against the same network and loss without the distillation, over all "
-            f"classes, it is {gap(pair, 'all', 'mbib-beta0')}."
-        )
-    if n < 3:
-        findings += (
-            f" With {compare.seeds(n)} each these are observations, no verdicts. "
-            f"[The benchmark]({link.removesuffix(OPEN)}07_benchmark.ipynb#what-each-step-adds) takes them apart."
-        )
-    return f"{caption}\n\n{markdown_table(rows)}\n\n{findings}"
-
-
-def settings_in_words(record: dict) -> str:
-    """The loss settings of a run of MBIB."""
-    s = record["settings"]
-    alphas = " and ".join(f"{alpha:g}" for alpha in s["alphas"])
-    return f"beta {s['beta']:g}, alphas {alphas}, k {s['k']:g}, gamma {s['gamma']:g}"
-
-
-def accuracy_cells(runs: list[dict], by: str | None = None) -> dict[str, str]:
-    """Mean accuracy in per cent by shot, and over all classes with its deviation over the seeds."""
-    from mbib_core import compare
-
-    means = {shot: f"{100 * accuracies(runs, shot, by).mean():.1f}" for shot in SHOTS}
-    return means | {"all": compare.spread((100 * accuracies(runs, "all", by)).tolist())}
-
-
-def accuracies(runs: list[dict], shot: str, by: str | None = None):
-    """Test accuracy (0 to 1) of a prediction, the default one, over one shot or all classes: an array over seeds."""
-    import numpy as np
-
-    tests = [run["test"] for run in runs]
-    return np.array([test["accuracy"][by or test["default"]][shot] for test in tests])
-
-
-def against(points: dict, shot: str) -> str:
-    """MBIB against cross-entropy and the balanced softmax over one shot, or all classes."""
-    said = " and ".join(gap(points, shot, other) for other in ("ce", "bsce"))
-    first, _, second = said.partition(" and not told apart from ")
-    return (
-        f"{first} or from {second}" if second and first.startswith("not told") else said
-    )
-
-
-def gap(points: dict, shot: str, other: str) -> str:
-    """MBIB against `other` in words, seed by seed: told apart only if all seeds agree on the sign."""
-    from mbib_core import figures
-
-    gaps = points["mbib"][shot] - points[other][shot]
-    low, mean, high = gaps.min(), gaps.mean(), gaps.max()
-    span = f"from {low:+.1f} to {high:+.1f} seed by seed" if len(gaps) > 1 else "1 seed"
-    name, side = figures.NAMES[other], "above" if mean > 0 else "below"
-    if low <= 0 <= high:
-        return f"not told apart from {name} ({mean:+.1f} points, {span})"
-    return f"{abs(mean):.1f} points {side} {name} ({span})"
-
-
-def fill(page: Path, block: str) -> None:
-    """Puts `block` between the two marks of a page. Raises SystemExit where the page lacks them."""
-    text = page.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"{page} needs the lines {BEGIN} and {END}, once each")
-    head, tail = text.split(BEGIN)[0], text.split(END)[1]
-    inside = f"\n\n{block}\n\n" if block else "\n\n"
-    text = f"{head}{BEGIN}{inside}{END}{tail}"
-    page.write_text(text, encoding="utf-8", newline="\n")
-
-
 # ---------------------------------------------------------------- the records
 
 
@@ -732,6 +501,8 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
 
     if args.command == "headline":
+        from headline import headline
+
         print(*headline(), sep="\n")
     elif args.command == "compact":
         print(f"{len(compact())} records")

@@ -1140,7 +1140,7 @@ def made_up_record() -> dict[str, Any]:
     }  # fmt: skip
 
 
-# What the README and the example say
+# What the page on using it and the example say
 
 
 def run_python(*words: str, folder: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
@@ -1149,7 +1149,7 @@ def run_python(*words: str, folder: Path = ROOT, **environment: str) -> subproce
 
 
 def blocks(language: str) -> Iterator[str]:
-    found = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "book" / "using.md").read_text(), re.MULTILINE | re.DOTALL)
     yield from (text for kind, text in found if kind == language)
 
 
@@ -1168,17 +1168,17 @@ def test_the_example_is_short() -> None:
     assert len((ROOT / "examples" / "own_loop.py").read_text().splitlines()) < 60
 
 
-def readme_code(about: str) -> str:
+def page_code(about: str) -> str:
     (code,) = (code for code in blocks("python") if about in code)
     return code
 
 
-def test_the_readmes_losses_run() -> None:
+def test_the_losses_of_the_page_run() -> None:
     torch.manual_seed(0)
     logits = ("v_logits", "v1_logits", "v2_logits", "v3_logits", "z_logits")
     names: dict[str, Any] = {name: torch.randn(5, 4, requires_grad=True) for name in logits}
     names |= {"labels": [2, 2, 2, 2, 0, 1, 3], "classes": 4, "targets": torch.tensor([0, 1, 2, 3, 0]), "device": "cpu"}
-    exec(readme_code("BIBLoss"), names)
+    exec(page_code("BIBLoss"), names)
     assert names["criterion"].counts.tolist() == [1, 1, 4, 1], "in the order of the labels, not of first sight"
     assert names["loss"].isfinite()
     names["loss"].backward()
@@ -1186,7 +1186,7 @@ def test_the_readmes_losses_run() -> None:
 
 
 @pytest.mark.slow
-def test_the_readmes_arrays_are_trained_and_predicted(tmp_path: Path, monkeypatch: Patch) -> None:
+def test_the_arrays_of_the_page_are_trained_and_predicted(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for part in ("", "_val", "_test"):
@@ -1194,7 +1194,7 @@ def test_the_readmes_arrays_are_trained_and_predicted(tmp_path: Path, monkeypatc
         names |= {"y" + part: y, "x" + part: np.repeat(200 * y[:, None, None, None], 32, 1).repeat(32, 2).repeat(3, 3)}
         names["x" + part] = names["x" + part].astype(np.uint8)
     monkeypatch.setitem(SCHEDULES, "folder", Schedule(depth=8, epochs=40, batch=16))
-    exec(readme_code("from_arrays"), names)
+    exec(page_code("from_arrays"), names)
     assert names["made"].record["settings"]["schedule"] == "folder", "as for a folder"
     weights = str(names["made"].beside["weights"])
     Image.new("RGB", (40, 40), (200, 200, 200)).save("bright.png")

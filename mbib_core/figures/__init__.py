@@ -24,6 +24,7 @@ from mbib_core.figures.charts import (
 from mbib_core.figures.classes import accuracy_by_class, class_counts, contact_sheet, predicted_shares
 from mbib_core.figures.diagrams import three_teachers, two_classifiers
 from mbib_core.figures.features import Plane, differences_by_class, planes, runs_as_points
+from mbib_core.figures.front import who_gains
 from mbib_core.figures.style import CARD, COLOURS, FAINT, INK, NAMES, SHOWN, caption_of, png, show, styled
 from mbib_core.figures.theory import (
     bottleneck,

@@ -1,0 +1,177 @@
+"""The answer of README and front page: does it work? A picture and three sentences, from the records and nothing else.
+
+`python book/chapters.py headline` writes them between two marks of each page.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mbib_core import compare, figures, results
+from mbib_core.methods import settle
+from mbib_core.overview import printed
+from mbib_core.settings import Settings, run_id
+
+BOOK = Path(__file__).resolve().parent
+BEGIN, END = "<!-- python book/chapters.py headline -->", "<!-- headline ends -->"
+METHODS = ("ce", "bsce", "bib", "mbib", "mbib-beta0")
+SHOTS = {"few": "fewer than 20", "medium": "20 to 100", "many": "more than 100"}
+REAL, SMALL = ("cifar100-lt", "CIFAR-100-LT"), ("glyphs-lt", "Glyphs-LT")
+
+
+def headline(folder: Path = BOOK / "results", root: Path = BOOK.parent) -> list[Path]:
+    """Draws book/headline.png and writes the answer into README.md and book/intro.md; returns the three files.
+
+    Raises SystemExit on a page without marks, or where a method of the answer has no record: the pages then claim
+    nothing.
+    """
+    records = compare.records_of(folder)
+    pages = {root / "README.md": "book/", root / "book" / "intro.md": ""}
+    runs = {
+        data: {m: own(records, data, m) for m in METHODS} for data, _ in (REAL, SMALL)
+    }
+    if missing := [
+        f"{m} on {data}"
+        for data, found in runs.items()
+        for m in METHODS
+        if not found[m]
+    ]:
+        for page in pages:
+            fill(page, "")
+        raise SystemExit(f"no record of {', '.join(missing)}: mbib campaign makes them")
+    noise = noise_of(records)
+    figure = drawn(runs[REAL[0]], noise)
+    for page, there in pages.items():
+        alt, mark = figure.get_label(), "" if there else "{.picture}"
+        words = answer(runs, noise, there)
+        fill(
+            page,
+            f"![{alt}]({there}headline.png){mark}\n\n{caption(runs[REAL[0]], there)}\n\n{words}",
+        )
+    picture = root / "book" / "headline.png"
+    picture.write_bytes(figures.png(figure))
+    return [picture, *pages]
+
+
+def own(records: list[results.Record], data: str, method: str) -> list[results.Record]:
+    """The final runs of a method with its frozen settings, of every seed and machine."""
+    return compare.runs_of(
+        records, settle(Settings(data=data, imbalance=100.0, method=method))
+    )
+
+
+def noise_of(records: list[results.Record]) -> compare.Noise:
+    """How far two runs of one setting differ on CIFAR-100-LT, over all classes: from the runs for choosing settings."""
+    groups: dict[str, list[results.Record]] = {}
+    for record in results.find(
+        records, data=REAL[0], schedule="short", purpose="choosing"
+    ):
+        setting = run_id(replace(Settings.of(record["settings"]), seed=0))
+        groups.setdefault(setting, []).append(record)
+    return compare.noise(compare.accuracies(group) for group in groups.values())
+
+
+def drawn(runs: dict[str, list[results.Record]], noise: compare.Noise):
+    """Accuracy of each method by size of class, with the paper's where it has one."""
+    points = {
+        figures.NAMES[m]: {
+            shot: compare.around(compare.accuracies(found, shot))[0]
+            for shot in (*SHOTS, "all")
+        }
+        for m, found in runs.items()
+    }
+    paper = {
+        figures.NAMES[m]: value
+        for m in runs
+        if (value := printed(m, recipe(m))) is not None
+    }
+    return figures.who_gains(points, paper, {figures.NAMES[m]: m for m in runs})
+
+
+def recipe(method: str) -> Settings:
+    return settle(Settings(data=REAL[0], imbalance=100.0, method=method))
+
+
+def caption(runs: dict[str, list[results.Record]], there: str) -> str:
+    counts, sizes = (
+        runs["ce"][0]["counts"],
+        sorted({len(found) for found in runs.values()}),
+    )
+    each = {(1,): "one run each"}.get(
+        tuple(sizes), f"means of {' to '.join(map(str, sizes))} runs each"
+    )
+    text = (
+        f"**The tail gains.** Test accuracy on {REAL[1]}, {len(counts)} classes with {max(counts)} training images "
+        f"down to {min(counts)}, by size of class; {each}, {runs['ce'][0]['settings']['epochs']} epochs. Hollow: the "
+        "paper's numbers."
+    )
+    return (
+        f"*{text.replace('**', '')}*" if there else f"Figure: {text}<!-- fig-answer -->"
+    )
+
+
+def answer(runs: dict, noise: compare.Noise, there: str) -> str:
+    """Three short paragraphs: the paper's data, the control, the small data set."""
+    real, small = (
+        {m: compare.accuracies(own) for m, own in runs[data].items()}
+        for data, _ in (REAL, SMALL)
+    )
+    lead, control = (against(real, other, noise) for other in ("bsce", "mbib-beta0"))
+    lead_too, control_too = (
+        against(small, other, noise) for other in ("bsce", "mbib-beta0")
+    )
+    found = {1: "yes", 0: "not resolved", -1: "no"}
+    assumed = (
+        " Each method has one run so far; the intervals assume that these scatter as shorter runs do, with a standard "
+        f"deviation of {noise.sd:.1f} points."
+        if min(map(len, real.values())) == 1
+        else ""
+    )
+    split = (
+        " It helps on one data set and hurts on the other: [the ablations]"
+        if control.sign * control_too.sign < 0
+        else " [The ablations]"
+    )
+    return (
+        f"**On the paper's data: {found[lead.sign]}.** On {REAL[1]} MBIB classifies {mean(real['mbib'])} % of the test "
+        f"images correctly, the balanced softmax {mean(real['bsce'])} %, and plain cross-entropy "
+        f"{mean(real['ce'])} %; the paper reports {printed('mbib', recipe('mbib')):.1f} % for MBIB. Against the "
+        f"balanced softmax {said(lead)}.{assumed}\n\n"
+        f"**Is it the distillation? On these data: {found[control.sign]}.** Without it (β = 0) the same network has "
+        f"{mean(real['mbib-beta0'])} %. Against this control {said(control)}.\n\n"
+        f"**On a small data set: {found[lead_too.sign]}.** On {SMALL[1]}, letters and signs in "
+        f"{len(runs[SMALL[0]]['ce'][0]['counts'])} classes, {len(small['mbib'])} runs of MBIB, against the balanced "
+        f"softmax {said(lead_too)}, and against the control {said(control_too)}.{split}"
+        f"({there}08_ablations.ipynb) ask why, [the benchmark]({there}07_benchmark.ipynb) has all numbers."
+    )
+
+
+def against(
+    accuracy: dict[str, list[float]], other: str, noise: compare.Noise
+) -> compare.Difference:
+    one, two = accuracy["mbib"], accuracy[other]
+    return compare.difference(
+        one, two, known=noise if min(len(one), len(two)) < 2 else None
+    )
+
+
+def said(found: compare.Difference) -> str:
+    return (
+        f"its accuracy is {compare.verdict(found)}"
+        if found.sign
+        else f"the difference is {compare.verdict(found)}"
+    )
+
+
+def mean(values: Sequence[float]) -> str:
+    return f"{sum(values) / len(values):.1f}"
+
+
+def fill(page: Path, block: str) -> None:
+    """Puts `block` between the two marks of a page. Raises SystemExit where the page lacks them."""
+    text = page.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise SystemExit(f"{page} needs the lines {BEGIN} and {END}, once each")
+    head, tail = text.split(BEGIN)[0], text.split(END)[1]
+    inside = f"\n\n{block}\n\n" if block else "\n\n"
+    page.write_text(f"{head}{BEGIN}{inside}{END}{tail}", encoding="utf-8", newline="\n")
