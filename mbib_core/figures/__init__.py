@@ -1,8 +1,8 @@
 """The book's pictures: functions of arrays that return a Figure, in one style, and `show`, which puts one on the page.
 
-`style` has the look and the shared parts, `charts` curves and bars of plain numbers, `classes` data sets and accuracy
-by class, `features` what a network says and its features, `theory` the pictures of the theory chapters, `diagrams` the
-networks. Training needs nothing of this package.
+`style` has the look and the shared parts, `charts` curves and bars of plain numbers, `classes` accuracy by class,
+`tails` the first two chapters' pictures, `features` what a network says and its features, `theory` the pictures of the
+theory chapters, `diagrams` the networks. Training needs nothing of this package.
 """
 
 from mbib_core.figures.charts import (
@@ -21,15 +21,30 @@ from mbib_core.figures.charts import (
     sweep,
     with_intervals,
 )
-from mbib_core.figures.classes import accuracy_by_class, class_counts, contact_sheet, predicted_shares
+from mbib_core.figures.classes import accuracy_by_class, predicted_shares
 from mbib_core.figures.diagrams import three_teachers, two_classifiers
 from mbib_core.figures.features import Plane, differences_by_class, planes, runs_as_points
 from mbib_core.figures.front import who_gains
 from mbib_core.figures.style import CARD, COLOURS, FAINT, INK, NAMES, SHOWN, caption_of, png, show, styled
+from mbib_core.figures.tails import (
+    boundary_paths,
+    calibration_bins,
+    class_counts,
+    class_regions,
+    curves_by_examples,
+    evidence,
+    region_shares,
+    runs_by_part,
+    seen_and_right,
+    stacked_posteriors,
+    taken_for,
+    three_bars,
+    three_regions,
+    tilt,
+    two_tests,
+)
 from mbib_core.figures.theory import (
     bottleneck,
-    boundary_paths,
-    class_regions,
     digit_plane,
     encoder_plane,
     information_plane,

@@ -1,10 +1,10 @@
 """Pictures of a data set and of what becomes of its classes: counts, accuracy, predictions, by class size."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -13,9 +13,7 @@ from mbib_core.figures.style import (
     INK,
     MARKERS,
     NAMES,
-    OTHERS,
     SHOTS,
-    WIDTH,
     colour_of,
     described,
     legend,
@@ -24,50 +22,6 @@ from mbib_core.figures.style import (
     plain_log,
     styled,
 )
-
-
-def contact_sheet(rows: UInt8[np.ndarray, "r k 3 h w"], names: Sequence[str]) -> Figure:
-    """`rows` of K pictures each, one name to the left of each row; places in the card's colour stay empty."""
-    r, k, _, height, _ = rows.shape
-    with styled():
-        figure = Figure(figsize=(WIDTH, WIDTH * r / (k + 1.6) + 0.1), layout="constrained")
-        for axes, row, name in zip(figure.subplots(r, 1, squeeze=False)[:, 0], rows, names, strict=True):
-            gap = np.full((3, height, 2), 250, dtype=np.uint8)
-            strip = np.concatenate([part for picture in row for part in (picture, gap)][:-1], axis=2)
-            axes.imshow(strip.transpose(1, 2, 0), interpolation="nearest")
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
-            axes.set_ylabel(name, rotation=0, ha="right", va="center")
-    return described(figure, f"Pictures in rows, one class each: {', '.join(names)}.")
-
-
-def class_counts(profiles: Mapping[str, Int[np.ndarray, " c"]]) -> Figure:
-    """Training pictures of each class, largest class first, on a log axis; dotted lines part the three shots."""
-    with styled():
-        figure, axes = one_axes(3.1)
-        low, high = min(map(min, profiles.values())) / 1.3, max(map(max, profiles.values())) * 1.3
-        axes.set_yscale("log")
-        axes.set_ylim(low, high)
-        for index, (name, counts) in enumerate(profiles.items()):
-            ordered = np.sort(np.asarray(counts))[::-1]
-            axes.step(np.arange(1, len(ordered) + 1), ordered, where="mid", color=OTHERS[index % len(OTHERS)],
-                      ls=("-", "--", "-.", ":")[index % 4], label=name)  # fmt: skip
-        for shot, (above, to) in SHOTS.items():
-            bottom, top = max(above, low), min(to, high)
-            if bottom < top:
-                axes.text(0.99, np.sqrt(bottom * top), f"{shot} shots", color=FAINT, ha="right", va="center",
-                          transform=axes.get_yaxis_transform())  # fmt: skip
-            if low < above < high:
-                axes.axhline(above, color=FAINT, lw=0.9, ls=(0, (2, 2)))
-        axes.set(xlabel="class, largest first", ylabel="training pictures")
-        plain_log(axes, "y")
-        if len(profiles) > 1:
-            legend(axes)
-    lines = [
-        f"{name} falls from {max(counts)} to {min(counts)}: {listed(_sizes(counts))}"
-        for name, counts in profiles.items()
-    ]
-    return described(figure, f"Training pictures of each class on a log axis. {'; '.join(lines)}.")
 
 
 def accuracy_by_class(counts: Int[np.ndarray, " c"], accuracies: Mapping[str, Float[np.ndarray, " c"]]) -> Figure:
@@ -127,10 +81,6 @@ def _shot_masks(counts: Any) -> dict[str, np.ndarray]:
     counts = np.asarray(counts)
     masks = {shot: (counts > above) & (counts <= to) for shot, (above, to) in SHOTS.items()}
     return {shot: mask for shot, mask in masks.items() if mask.any()}
-
-
-def _sizes(counts: Any) -> list[str]:
-    return [f"{mask.sum()} classes have {shot} shots" for shot, mask in _shot_masks(counts).items()]
 
 
 def _means_in_words(counts: Any, series: Mapping[str, np.ndarray], digits: str, unit: str) -> str:

@@ -50,55 +50,6 @@ def posterior_curves(
     return described(figure, f"{ylabel} against v, rising from 0 to 1. The v at which each passes one half: {halves}.")
 
 
-def class_regions(
-    centres: Float[np.ndarray, "c 2"],
-    log_factors: Float[np.ndarray, " c"],
-    names: Sequence[str],
-    *,
-    reach: float = 4.0,
-) -> Figure:
-    """Where each class has the largest p_t(i|v) exp(log_factors_i), p(v|i) being normal around `centres`, deviation 1.
-
-    The dashed lines bound the regions without factors, a circle is one deviation wide. Under each name stands the share
-    of the class's pictures that fall into its region, which is its accuracy.
-    """
-    side = np.linspace(-reach, reach, 321)
-    grid = np.stack(np.meshgrid(side, side), -1)
-    log_p = -0.5 * ((grid[:, :, None] - centres) ** 2).sum(-1)
-    region, balanced = (log_p + log_factors).argmax(-1), log_p.argmax(-1)
-    density = np.exp(log_p) / np.exp(log_p).sum((0, 1))
-    accuracy = [100 * density[..., i][region == i].sum() for i in range(len(names))]
-    tints = ("#c3d4e6", "#eadfb4", "#ecc3b2", "#cfdcc6")
-    with styled():
-        figure, axes = one_axes(4.4)
-        for i, (name, (x, y)) in enumerate(zip(names, centres, strict=True)):
-            axes.contourf(side, side, region == i, levels=[0.5, 1.5], colors=[tints[i % 4]])
-            axes.contour(side, side, balanced == i, levels=[0.5], colors=[FAINT], linewidths=0.9, linestyles="--")
-            axes.contour(side, side, log_p[..., i], levels=[-0.5], colors=[INK], linewidths=0.8, linestyles="-")
-            axes.text(x, y, f"{name}\n{accuracy[i]:.0f} %", ha="center", va="center", fontweight="bold")
-        axes.set(xlabel="first number of v", ylabel="second number of v", aspect="equal")
-        axes.grid(False)
-    parts = [f"{name} {share:.0f} %" for name, share in zip(names, accuracy, strict=True)]
-    return described(
-        figure,
-        f"The plane of v divided among classes. Share of each that falls into its own region: {listed(parts)}.",
-    )
-
-
-def boundary_paths(paths: Mapping[str, tuple[np.ndarray, np.ndarray]], *, shown: tuple[float, float]) -> Figure:
-    """Where a boundary lies (v) against the training time, log, for each method; `shown` are the limits of v."""
-    with styled():
-        figure, axes = one_axes(3.3)
-        for index, (name, (time, boundary)) in enumerate(paths.items()):
-            axes.plot(time, boundary, color=colour_of(name, index), label=NAMES.get(name, name),
-                      ls=("-", "--", "-.")[index % 3])  # fmt: skip
-        axes.set_xscale("log")
-        axes.set(xlabel="training time (plain steps of rate 1, log)", ylabel="boundary at v =", ylim=shown)
-        legend(axes)
-    ends = [f"{NAMES.get(name, name)} {boundary[-1]:z.2f}" for name, (_, boundary) in paths.items()]
-    return described(figure, f"The boundary between the classes against training time. It ends at {listed(ends)}.")
-
-
 def information_plane(
     curves: Mapping[str, tuple[Any, Any]], *, finding: str, points: Mapping[str, tuple[Any, Any]] | None = None
 ) -> Figure:

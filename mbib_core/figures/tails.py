@@ -1,0 +1,414 @@
+"""Pictures of the first two chapters: a long tail, what it does to accuracy, and how decisions move with the prior."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mbib_core.figures.style import (
+    CARD,
+    COLOURS,
+    FAINT,
+    INK,
+    MARKERS,
+    NAMES,
+    OTHERS,
+    SHOTS,
+    WIDTH,
+    colour_of,
+    described,
+    listed,
+    one_axes,
+    plain_log,
+    styled,
+)
+
+TINTS = ("#c3d4e6", "#eadfb4", "#ecc3b2", "#cfdcc6")  # regions of the plane, in the order of the classes
+
+
+# ---------------------------------------------------------------- a data set and its accuracy
+
+
+def seen_and_right(rows: UInt8[np.ndarray, "r k 3 h w"], names: Sequence[str], right: Sequence[float]) -> Figure:
+    """`rows` of up to K training images, the class's name at the left, its test accuracy (0 to 1) at the right."""
+    r, k, _, height, _ = rows.shape
+    with styled():
+        figure = Figure(figsize=(WIDTH, WIDTH * r / (k + 3.4) + 0.3), layout="constrained")
+        for index, (axes, row) in enumerate(zip(figure.subplots(r, 1, squeeze=False)[:, 0], rows, strict=True)):
+            gap = np.full((3, height, 2), 255, dtype=np.uint8)
+            strip = np.concatenate([part for image in row for part in (image, gap)][:-1], axis=2)
+            axes.imshow(strip.transpose(1, 2, 0), interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            axes.set_ylabel(names[index], rotation=0, ha="right", va="center")
+            axes.text(1.03, 0.5, f"{right[index]:.0%}", transform=axes.transAxes, va="center", fontweight="bold",
+                      fontsize=12, color=COLOURS["ce"])  # fmt: skip
+            if not index:
+                axes.set_title("all that is there to learn from, up to nine", fontweight="normal", fontsize=9.5)
+                axes.text(1.03, 1.12, "read right", transform=axes.transAxes, fontsize=9.5, va="bottom")
+    parts = [f"{name}: {share:.0%}" for name, share in zip(names, right, strict=True)]
+    return described(figure, f"The rarer the class, the fewer of its test images are read right: {listed(parts)}.")
+
+
+def class_counts(counts: Int[np.ndarray, " c"], names: Sequence[str], profile: Any = None) -> Figure:
+    """Training images of each class, largest first, on a log axis: a class is its name where that is one character.
+
+    `profile` is a line to compare with, values [C]; dotted lines part many, medium and few shots.
+    """
+    counts = np.asarray(counts)
+    order = np.argsort(-counts, kind="stable")
+    with styled():
+        figure = Figure(figsize=(1.3 * WIDTH, 3.5), layout="constrained")
+        axes = figure.subplots()
+        low, high = counts.min() / 1.5, counts.max() * 1.35
+        axes.set_yscale("log")
+        axes.set(ylim=(low, high), xlim=(0, len(counts) + 1), xlabel="class, largest first", ylabel="training images")
+        if profile is not None:
+            axes.plot(np.arange(1, len(counts) + 1), profile, color=COLOURS["bsce"], lw=1.2)
+        for place, label in enumerate(order, 1):
+            if len(names[label]) == 1:
+                axes.text(place, counts[label], names[label], ha="center", va="center", fontsize=8.5, fontweight="bold")
+            else:
+                axes.plot(place, counts[label], "o", color=INK, markersize=3)
+        for shot, (above, to) in SHOTS.items():
+            bottom, top = max(above, low), min(to, high)
+            inside = int(((counts > above) & (counts <= to)).sum())
+            if bottom < top and inside:
+                at, side = (0.02, "left") if shot == "few" else (0.99, "right")  # where the classes are not
+                axes.text(at, np.sqrt(bottom * top), f"{shot} shots: {inside} classes", color=FAINT, ha=side,
+                          va="center", transform=axes.get_yaxis_transform())  # fmt: skip
+            if low < above < high:
+                axes.axhline(above, color=FAINT, lw=0.9, ls=(0, (2, 2)))
+        plain_log(axes, "y")
+    sizes = [f"{((counts > a) & (counts <= b)).sum()} have {shot} shots" for shot, (a, b) in SHOTS.items()]
+    words = f"From {counts.max()} training images of the largest class to {counts.min()} of the smallest, nearly a line"
+    return described(figure, f"{words} on a log axis. Of {len(counts)} classes {listed(sizes)}.")
+
+
+def two_tests(shares: Mapping[str, Sequence[float]], parts: Sequence[str], known: Sequence[bool]) -> Figure:
+    """One bar for each test, divided into the `shares` of its `parts`; what the network does not know is hatched."""
+    with styled():
+        figure, axes = one_axes(2.1)
+        for row, (name, own) in enumerate(shares.items()):
+            left = 0.0
+            for index, (share, knows) in enumerate(zip(own, known, strict=True)):
+                axes.barh(row, 100 * share, left=left, height=0.5, edgecolor=CARD, lw=1.5,
+                          hatch="////" * (not knows), color=(OTHERS[1], "#9db4c8", "#d9d2c4")[index % 3])  # fmt: skip
+                if share > 0.06:
+                    axes.text(left + 50 * share, row, parts[index], ha="center", va="center", fontsize=9,
+                              color=CARD if index == 0 else INK,
+                              bbox=None if knows else {"fc": CARD, "ec": "none", "pad": 1.5})  # fmt: skip
+                left += 100 * share
+            right = 100 * sum(share for share, knows in zip(own, known, strict=True) if knows)
+            axes.text(0, row - 0.33, f"{name}: {right:.1f} % right", va="bottom", fontweight="bold")
+        axes.set(xlim=(0, 100), ylim=(len(shares) - 0.6, -0.75), yticks=[], xlabel="share of the test images (%)")
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+    scores = [f"{100 * sum(s for s, k in zip(own, known, strict=True) if k):.1f} % of a {name.lower()}"
+              for name, own in shares.items()]  # fmt: skip
+    return described(figure, f"A network that knows only the frequent classes is right on {listed(scores)}.")
+
+
+def taken_for(taken: Mapping[str, tuple[float, float]]) -> Figure:
+    """For each group of classes: the share of the lost images that went there, and the share expected by chance."""
+    with styled():
+        figure, axes = one_axes(0.9 + 0.5 * len(taken))
+        for row, (_, (found, chance)) in enumerate(taken.items()):
+            axes.plot([100 * chance, 100 * found], [row, row], color=COLOURS["ce"], lw=5, alpha=0.35,
+                      solid_capstyle="butt")  # fmt: skip
+            axes.plot(100 * chance, row, "|", color=INK, markersize=16, mew=2)
+            axes.plot(100 * found, row, "o", color=COLOURS["ce"], markersize=9)
+            side = 1 if found > chance else -1
+            axes.annotate(f"{found:.0%}", (100 * found, row), xytext=(9 * side, 0), textcoords="offset points",
+                          va="center", ha="left" if side > 0 else "right", fontweight="bold")  # fmt: skip
+            axes.annotate(f"{chance:.0%}", (100 * chance, row), xytext=(-6 * side, 0), textcoords="offset points",
+                          va="center", ha="right" if side > 0 else "left")  # fmt: skip
+            if not row:
+                axes.annotate("by chance", (100 * chance, row), xytext=(-10, 11), textcoords="offset points",
+                              fontsize=9)  # fmt: skip
+        axes.set_yticks(range(len(taken)), [f"{shot} shots" for shot in taken])
+        axes.set(xlabel="share of the lost images (%)", xlim=(-1, 82), ylim=(len(taken) - 0.5, -0.6))
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+    parts = [f"{found:.0%} for a class of {shot} shots ({chance:.0%} by chance)" for shot, (found, chance) in
+             taken.items()]  # fmt: skip
+    return described(figure, f"Lost images of few-shot classes are taken for larger classes: {listed(parts)}.")
+
+
+def evidence(shift: float) -> Figure:
+    """Probability of the rarer of two classes against the evidence for it in nats: balanced, and `shift` nats later."""
+    x = np.linspace(-4, 4 + shift, 300)
+    with styled():
+        figure, axes = one_axes(3.0)
+        for at, colour in ((0.0, COLOURS["bsce"]), (shift, COLOURS["ce"])):
+            axes.plot(x, 1 / (1 + np.exp(at - x)), color=colour)
+        said = {"va": "center", "fontweight": "bold", "fontsize": 9.5}
+        axes.text(-0.6, 0.62, "balanced\nanswer", color=COLOURS["bsce"], ha="right", **said)
+        axes.text(shift + 0.6, 0.38, "answer for the\ntraining data", color=COLOURS["ce"], ha="left", **said)
+        axes.annotate("", (shift, 0.5), (0, 0.5), arrowprops={"arrowstyle": "<|-|>", "color": INK, "lw": 1.2})
+        axes.text(shift / 2, 0.52, f"log {np.exp(shift):.0f}\n= {shift:.2f} nats", ha="center", va="bottom")
+        axes.plot(0, 1 / (1 + np.exp(shift)), "o", color=COLOURS["ce"])
+        axes.annotate(f"an image that fits both\ngets {1 / (1 + np.exp(shift)):.3f}", (0, 1 / (1 + np.exp(shift))),
+                      xytext=(0.6, 0.2), arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.8}, fontsize=9,
+                      color=COLOURS["ce"])  # fmt: skip
+        axes.set(xlabel="evidence for the rare class in the image (nats)", ylabel="probability of the rare class")
+        axes.set_ylim(-0.03, 1.03)
+    words = f"With the prior of training, the rare class needs {shift:.2f} nats more evidence to reach one half"
+    return described(figure, f"{words}; an even image gives it {1 / (1 + np.exp(shift)):.3f} instead of 0.5.")
+
+
+def three_bars(bars: Mapping[str, float], steps: Sequence[str], dots: Mapping[str, Sequence[float]]) -> Figure:
+    """Accuracy in % in rows, each with what it adds to the row above in a colour of its own, named by `steps`.
+
+    `dots` are single runs, by the row's name.
+    """
+    colours = (COLOURS["ce"], COLOURS["bsce"], COLOURS["bib"])
+    with styled():
+        figure, axes = one_axes(3.1)
+        done = 0.0
+        for row, (name, value) in enumerate(bars.items()):
+            if row:
+                axes.barh(row, done, height=0.42, color="#d8dade")
+                axes.plot([done, done], [row - 1 + 0.21, row - 0.21], color=FAINT, lw=1, ls=(0, (2, 2)))
+            axes.barh(row, value - done, left=done, height=0.42, color=colours[row % 3])
+            axes.plot(dots.get(name, ()), [row + 0.3] * len(dots.get(name, ())), "o", color=FAINT, markersize=3.5,
+                      mew=0, alpha=0.8)  # fmt: skip
+            axes.text(0, row - 0.27, name, va="bottom", fontweight="bold")
+            axes.text(value + 1, row, f"{value:.1f}" if value > 99 else f"{value:.0f}", va="center", fontweight="bold")
+            if row:
+                axes.text((done + value) / 2, row, f"+{value - done:.0f}", ha="center", va="center", color=CARD,
+                          fontweight="bold")  # fmt: skip
+                axes.text(done - 1.5, row, steps[row - 1], ha="right", va="center", fontsize=9)
+            done = value
+        axes.set(xlim=(0, 112), ylim=(len(bars) - 0.45, -0.7), yticks=[], xticks=range(0, 101, 20))
+        axes.set_xlabel("test accuracy of few-shot classes (%)")
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+    parts = [f"{name} {value:.1f} %" for name, value in bars.items()]
+    return described(figure, f"Test accuracy of the few-shot classes rises in two steps: {listed(parts)}.")
+
+
+def runs_by_part(runs: Mapping[str, Mapping[str, Sequence[float]]], *, xlabel: str) -> Figure:
+    """Accuracy in % of single runs: a group for each part (few, all), a row for each method, a bar at the mean."""
+    methods = list(dict.fromkeys(name for group in runs.values() for name in group))
+    looks = {name: (COLOURS.get(name.split(",")[0], INK), MARKERS.get(name.split(",")[0], "o")) for name in methods}
+    with styled():
+        figure, axes = one_axes(0.8 + 0.34 * len(methods) * len(runs) + 0.3 * len(runs))
+        row, ends = 0.0, []
+        for part, group in runs.items():
+            axes.text(0.0, row - 0.15, part, fontweight="bold", transform=axes.get_yaxis_transform(), va="bottom")
+            for name, values in group.items():
+                row += 0.8
+                colour, marker = looks[name]
+                filled = {} if name in COLOURS else {"mfc": CARD, "mec": colour, "mew": 1.4}
+                axes.plot(values, [row] * len(values), marker, color=colour, alpha=0.9, markersize=6.5, **filled)
+                axes.plot([np.mean(values)] * 2, [row - 0.3, row + 0.3], color=colour, lw=2.4)
+                ends.append((row, f"{NAMES.get(name, name.split(', ')[-1])}  {np.mean(values):.1f}"))
+            row += 1.1
+        axes.set_yticks([at for at, _ in ends], [text for _, text in ends])
+        axes.set(ylim=(row - 0.5, -0.9), xlabel=xlabel)
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+    said = []
+    for part, group in runs.items():
+        spans = [f"{NAMES.get(n, n)} {np.mean(v):.1f} ({min(v):.1f} to {max(v):.1f})" for n, v in group.items()]
+        said.append(f"{part}: {listed(spans)}")
+    return described(figure, f"{xlabel[0].upper()}{xlabel[1:]}, mean and range over runs. {'; '.join(said)}.")
+
+
+# ---------------------------------------------------------------- decisions and the prior
+
+
+def region_shares(centres: Float[np.ndarray, "c 2"], log_factors: Any) -> Float[np.ndarray, " c"]:
+    """Share of each class in its own region (see `class_regions`), over the whole plane, to six digits.
+
+    The plane is turned so that no boundary is upright; a region is then an interval of y at each x, exact in y.
+    """
+    turn = np.exp(0.37j) * (np.asarray(centres) @ [1, 1j])  # by 0.37, as complex numbers
+    offset = np.asarray(log_factors) - 0.5 * np.abs(turn) ** 2
+    x, step = np.linspace(-12, 12, 4001, retstep=True)
+    normal = np.vectorize(lambda z: 0.5 * (1 + math.erf(z / math.sqrt(2))))
+    shares = []
+    for i, own in enumerate(turn):
+        low, high = np.full_like(x, -np.inf), np.full_like(x, np.inf)
+        for j, other in enumerate(turn):
+            if j != i:  # score_i >= score_j, solved for y
+                slope = (own - other).imag
+                edge = -((own - other).real * x + offset[i] - offset[j]) / slope
+                low, high = (np.maximum(low, edge), high) if slope > 0 else (low, np.minimum(high, edge))
+        inside = np.maximum(0, normal(high - own.imag) - normal(low - own.imag))
+        shares.append(step * np.sum(np.exp(-0.5 * (x - own.real) ** 2) * inside) / math.sqrt(2 * math.pi))
+    return np.array(shares)
+
+
+def class_regions(
+    centres: Float[np.ndarray, "c 2"], log_factors: Float[np.ndarray, " c"], names: Sequence[str], *, reach: float = 4.0
+) -> Figure:
+    """Where each class has the largest p_t(i|v) exp(log_factors_i), p(v|i) being normal around `centres`, variance 1.
+
+    The dashed lines bound the regions without factors; a circle has the radius of one standard deviation. Under each
+    name stands the share of the class that falls into its region, which is its accuracy.
+    """
+    with styled():
+        figure, axes = one_axes(4.4)
+        shares = _regions(axes, centres, log_factors, names, reach)
+        axes.set(xlabel="first number of v", ylabel="second number of v")
+    parts = [f"{name} {share:.0%}" for name, share in zip(names, shares, strict=True)]
+    return described(figure, f"The plane of v divided among classes. Share of each in its own region: {listed(parts)}.")
+
+
+def three_regions(
+    centres: Float[np.ndarray, "c 2"], panels: Mapping[str, Any], names: Sequence[str], *, reach: float = 3.6
+) -> Figure:
+    """`class_regions` of several log factors side by side, a title above each."""
+    with styled():
+        figure = Figure(figsize=(1.45 * WIDTH, 2.75), layout="constrained")
+        found = {}
+        for axes, (title, factors) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+            found[title] = _regions(axes, centres, factors, names, reach, size=8.5)
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(title, fontsize=10)
+    parts = [f"{title.replace(chr(10), ' ')}: " + listed([f"{n} {s:.0%}" for n, s in zip(names, shares, strict=True)])
+             for title, shares in found.items()]  # fmt: skip
+    return described(figure, f"The same classes, other regions. Share of each in its own region: {'; '.join(parts)}.")
+
+
+def _divided(centres: Any, log_factors: Any, reach: float, points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Over a square grid: the region's class, the one without factors, and log p(v|i) up to a constant."""
+    side = np.linspace(-reach, reach, points)
+    grid = np.stack(np.meshgrid(side, side), -1)
+    log_p = -0.5 * ((grid[:, :, None] - np.asarray(centres)) ** 2).sum(-1)
+    return (log_p + np.asarray(log_factors)).argmax(-1), log_p.argmax(-1), log_p
+
+
+def _regions(
+    axes: Axes, centres: Any, log_factors: Any, names: Sequence[str], reach: float, size: float = 10
+) -> np.ndarray:
+    side = np.linspace(-reach, reach, 321)
+    region, balanced, log_p = _divided(centres, log_factors, reach, 321)
+    shares = region_shares(centres, log_factors)
+    for i, (name, (x, y)) in enumerate(zip(names, np.asarray(centres), strict=True)):
+        axes.contourf(side, side, region == i, levels=[0.5, 1.5], colors=[TINTS[i % 4]])
+        axes.contour(side, side, balanced == i, levels=[0.5], colors=[FAINT], linewidths=0.9, linestyles="--")
+        axes.contour(side, side, log_p[..., i], levels=[-0.5], colors=[INK], linewidths=0.8, linestyles="-")
+        axes.text(x, y, f"{name}\n{shares[i]:.0%}", ha="center", va="center", fontweight="bold", fontsize=size)
+    axes.set(aspect="equal")
+    axes.grid(False)
+    return shares
+
+
+def stacked_posteriors(answers: Mapping[str, Float[np.ndarray, "c v"]], names: Sequence[str]) -> Figure:
+    """What each formula says of each v: probabilities of the classes stacked, which should end at 1."""
+    with styled():
+        figure = Figure(figsize=(1.2 * WIDTH, 3.0), layout="constrained")
+        row = figure.subplots(1, len(answers), sharey=True)
+        for axes, (title, p) in zip(row, answers.items(), strict=True):
+            bottom = np.zeros(p.shape[1])
+            for i, name in enumerate(names):
+                axes.bar(np.arange(1, p.shape[1] + 1), p[i], bottom=bottom, width=0.7, edgecolor=CARD,
+                         color=(OTHERS[1], "#d0b35c", COLOURS["ce"])[i % 3], label=name)  # fmt: skip
+                bottom += p[i]
+            for place, total in enumerate(bottom, 1):
+                axes.text(place, total + 0.03, f"{total:.2f}", ha="center", va="bottom", fontsize=9)
+            axes.axhline(1, color=INK, lw=1.2, ls="--")
+            axes.set(xlabel="v", xticks=range(1, p.shape[1] + 1))
+            axes.set_title(title, fontsize=10)
+            axes.grid(axis="x", visible=False)
+        row[0].set(ylabel="probability, stacked", ylim=(0, 1.12 * max(p.sum(0).max() for p in answers.values())))
+        row[-1].legend(loc="upper right", handlelength=1.0, labelspacing=0.2, reverse=True)
+    sums = [f"{title}: {listed([f'{total:.2f}' for total in p.sum(0)])}" for title, p in answers.items()]
+    return described(figure, f"Probabilities must sum to 1 at every v. Their sums: {'; '.join(sums)}.")
+
+
+def tilt(exponents: Sequence[float], learned: Sequence[float], names: Sequence[str], factor: float) -> Figure:
+    """Odds of tail to head at an even observation against k + tau: factor^(k + tau - 1) as a line, marks as learned."""
+    with styled():
+        figure, axes = one_axes(3.4)
+        x = np.linspace(min(exponents) - 0.1, max(exponents) + 0.1, 50)
+        axes.plot(x, factor ** (x - 1), color=INK, lw=1.3)
+        axes.axhline(1, color=FAINT, lw=1, ls=(0, (2, 2)))
+        axes.plot(exponents, learned, "o", color=COLOURS["bsce"], markersize=7, zorder=3)
+        for at, odds, name in zip(exponents, learned, names, strict=True):
+            if name:
+                left = at > 1.5
+                axes.annotate(name, (at, odds), xytext=(-9, 2) if left else (8, -3), textcoords="offset points",
+                              fontsize=8.5, ha="right" if left else "left", va="bottom" if left else "top")  # fmt: skip
+        axes.set_yscale("log")
+        axes.set(xlabel="k + τ", ylabel="tail : head, where a fair answer is 1 : 1", xlim=(x[0], x[-1]))
+        plain_log(axes, "y")
+        axes.set_yticks([0.01, 0.1, 1, 10, 100])
+    ends = [f"{odds:.3g} at k + τ = {at:g}" for at, odds in sorted(set(zip(exponents, learned, strict=True)))]
+    return described(figure, f"The odds of tail to head follow the line F^(k + τ − 1): {listed(ends)}.")
+
+
+def boundary_paths(
+    panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], *, shown: tuple[float, float]
+) -> Figure:
+    """Where a boundary lies (v) against the training time, log: a panel each, cut where its first path ends."""
+    said = []
+    with styled():
+        figure = Figure(figsize=(1.35 * WIDTH, 3.3), layout="constrained")
+        for axes, (title, paths) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
+            last, ends = min(time[-1] for time, _ in paths.values()), []
+            for index, (name, (time, boundary)) in enumerate(paths.items()):
+                end = float(np.interp(np.log(last), np.log(time), boundary))
+                ends.append(f"{NAMES.get(name, name)} {end:z.2f}")
+                inside = time <= last
+                axes.plot(time[inside], boundary[inside], color=colour_of(name, index), ls=("-", "--", "-.")[index % 3],
+                          label=NAMES.get(name, name))  # fmt: skip
+            for place, name in ((-1, "head"), (1, "tail")):
+                axes.axhline(place, color=FAINT, lw=2.5, alpha=0.5)
+                axes.text(last, place + 0.06, name, color=FAINT, ha="right", va="bottom", fontsize=9)
+            axes.set_xscale("log")
+            axes.set_title(title, fontsize=10)
+            axes.set(xlabel="training time (log)", ylim=shown)
+            said.append(f"{title}: {listed(ends)}")
+        figure.axes[0].set_ylabel("boundary at v")
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, handlelength=1.8)
+    return described(figure, f"The boundary at the last moment of training that all share. {'; '.join(said)}.")
+
+
+def calibration_bins(bins: Mapping[str, Mapping[str, Any]], *, of: str) -> Figure:
+    """Accuracy against confidence with each bin's 95 % sampling noise, `metrics.calibration`'s answer for each name."""
+    said = []
+    with styled():
+        figure, axes = one_axes(3.7)
+        axes.plot([0, 1], [0, 1], color=FAINT, lw=1, ls="--")
+        axes.text(0.04, 0.07, "calibrated", rotation=38, rotation_mode="anchor", color=FAINT, fontsize=9)
+        for index, (name, found) in enumerate(bins.items()):
+            count = np.array(found["count"])
+            filled = count > max(5, 0.002 * count.sum())
+            x, y, n = (np.array(found[key])[filled] for key in ("confidence", "accuracy", "count"))
+            noise = 1.96 * np.sqrt(np.clip(x * (1 - x), 1e-4, None) / n)
+            colour = colour_of(name, index)
+            axes.errorbar(x, y, noise, color=colour, marker="os^D"[index % 4], lw=1.4, elinewidth=1.6)
+            axes.annotate(name, (x[-1], y[-1]), xytext=(-8, 2), textcoords="offset points", ha="right", va="bottom",
+                          color=colour, fontweight="bold", fontsize=9)  # fmt: skip
+            off = np.sum(n * np.maximum(0, np.abs(y - x) - noise)) / n.sum()
+            side = "on the diagonal within its sampling noise" if off < 0.01 else "far below the diagonal"
+            said.append(f"{name} is {side}, expected calibration error {found['error']:.2f}")
+        axes.set(xlabel="confidence of the prediction", ylabel="share that is right", xlim=(0.45, 1.02), ylim=(0, 1.03))
+    return described(figure, f"Accuracy against confidence, {of}: {'; '.join(said)}.")
+
+
+def curves_by_examples(n: Any, curves: Mapping[str, Any], *, ceiling: float, xlabel: str, ylabel: str) -> Figure:
+    """Accuracy in % against training examples of the tail, log; each curve is labelled at its left end."""
+    with styled():
+        figure, axes = one_axes(3.4)
+        axes.axhline(ceiling, color=FAINT, lw=1, ls=(0, (2, 2)))
+        for index, (name, values) in enumerate(curves.items()):
+            colour = (INK, COLOURS["bsce"], COLOURS["mbib"], COLOURS["ce"])[index % 4]
+            axes.plot(n, values, color=colour, marker="os^D"[index % 4])
+            side = (1, 0, 4)[index % 3]
+            axes.annotate(name, (n[side], values[side]), xytext=((0, 9), (9, -5), (8, -6))[index % 3], color=colour,
+                          textcoords="offset points", va="center", fontsize=9, fontweight="bold")  # fmt: skip
+        axes.set_xscale("log")
+        axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(-3, 100))
+        plain_log(axes, "x")
+    parts = [f"{name}: {values[0]:.0f} % with {n[0]} to {values[-1]:.0f} % with {n[-1]}" for name, values in
+             curves.items()]  # fmt: skip
+    return described(figure, f"{ylabel} against {xlabel}. {'; '.join(parts)}.")
