@@ -25,18 +25,18 @@ from mbib_core.figures.style import (
 
 
 def accuracy_by_class(counts: Int[np.ndarray, " c"], accuracies: Mapping[str, Float[np.ndarray, " c"]]) -> Figure:
-    """Accuracy of each class (0 to 1) against its training pictures: a mark a class and a bar a shot, by method."""
+    """Accuracy of each class (0 to 1) against its training images: a mark a class and a bar a shot, by method."""
     series = {name: 100 * np.asarray(values) for name, values in accuracies.items()}
     with styled():
         figure, axes = one_axes(3.6)
         _by_class(axes, counts, series)
-        axes.set(ylabel="accuracy on test pictures (%)", ylim=(-3, 103))
+        axes.set(ylabel="test accuracy (%)", ylim=(-3, 103))
     means = _means_in_words(counts, series, ".0f", " %")
-    return described(figure, f"Accuracy of each class against its number of training pictures. {means}.")
+    return described(figure, f"Accuracy of each class against its number of training images. {means}.")
 
 
 def predicted_shares(counts: Int[np.ndarray, " c"], shares: Mapping[str, Float[np.ndarray, " c"]]) -> Figure:
-    """How often each class is predicted (shares sum to 1), as multiples of 1/C, against its training pictures.
+    """How often each class is predicted (shares sum to 1), as multiples of 1/C, against its training images.
 
     Two lines compare: the class's share of the training set, and its share of a balanced test set, which is 1.
     """
@@ -63,7 +63,7 @@ def _by_class(axes: Axes, counts: Any, series: Mapping[str, np.ndarray], bars: b
     """Marks of one value a class over log class size, and each shot's mean as a bar; equal bars lie in each other."""
     counts = np.asarray(counts)
     axes.set_xscale("log")
-    axes.set_xlabel("training pictures of the class (log)")
+    axes.set_xlabel("training images of the class (log)")
     for index, (name, values) in enumerate(series.items()):
         colour, size = colour_of(name, index), 18 if len(series) > 2 else 24
         axes.scatter(counts, values, s=size, marker=MARKERS.get(name, "o"), color=colour, alpha=0.65, lw=0,

@@ -152,8 +152,8 @@ def evidence(shift: float) -> Figure:
         axes.annotate("", (shift, 0.5), (0, 0.5), arrowprops={"arrowstyle": "<|-|>", "color": INK, "lw": 1.2})
         axes.text(shift / 2, 0.52, f"log {np.exp(shift):.0f}\n= {shift:.2f} nats", ha="center", va="bottom")
         axes.plot(0, 1 / (1 + np.exp(shift)), "o", color=COLOURS["ce"])
-        axes.annotate(f"an image that fits both\ngets {1 / (1 + np.exp(shift)):.3f}", (0, 1 / (1 + np.exp(shift))),
-                      xytext=(0.6, 0.2), arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.8}, fontsize=9,
+        axes.annotate(f"an image\nthat fits both\ngets {1 / (1 + np.exp(shift)):.3f}", (0, 1 / (1 + np.exp(shift))),
+                      xytext=(0.7, 0.16), arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.8}, fontsize=9,
                       color=COLOURS["ce"])  # fmt: skip
         axes.set(xlabel="evidence for the rare class in the image (nats)", ylabel="probability of the rare class")
         axes.set_ylim(-0.03, 1.03)
@@ -215,7 +215,8 @@ def runs_by_part(runs: Mapping[str, Mapping[str, Sequence[float]]], *, xlabel: s
         axes.tick_params(axis="y", length=0)
     said = []
     for part, group in runs.items():
-        spans = [f"{NAMES.get(n, n)} {np.mean(v):.1f} ({min(v):.1f} to {max(v):.1f})" for n, v in group.items()]
+        spans = [f"{NAMES.get(n, n.split(', ')[-1])} {np.mean(v):.1f} ({min(v):.1f} to {max(v):.1f})"
+                 for n, v in group.items()]  # fmt: skip
         said.append(f"{part}: {listed(spans)}")
     return described(figure, f"{xlabel[0].upper()}{xlabel[1:]}, mean and range over runs. {'; '.join(said)}.")
 
@@ -268,7 +269,9 @@ def three_regions(
     with styled():
         figure = Figure(figsize=(1.45 * WIDTH, 2.75), layout="constrained")
         found = {}
-        for axes, (title, factors) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for axes, (title, factors) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+        ):
             found[title] = _regions(axes, centres, factors, names, reach, size=8.5)
             axes.set(xticks=[], yticks=[])
             axes.set_title(title, fontsize=10)
@@ -352,7 +355,9 @@ def boundary_paths(
     said = []
     with styled():
         figure = Figure(figsize=(1.35 * WIDTH, 3.3), layout="constrained")
-        for axes, (title, paths) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
+        for axes, (title, paths) in zip(
+            figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True
+        ):
             last, ends = min(time[-1] for time, _ in paths.values()), []
             for index, (name, (time, boundary)) in enumerate(paths.items()):
                 end = float(np.interp(np.log(last), np.log(time), boundary))
@@ -378,7 +383,6 @@ def calibration_bins(bins: Mapping[str, Mapping[str, Any]], *, of: str) -> Figur
     with styled():
         figure, axes = one_axes(3.7)
         axes.plot([0, 1], [0, 1], color=FAINT, lw=1, ls="--")
-        axes.text(0.04, 0.07, "calibrated", rotation=38, rotation_mode="anchor", color=FAINT, fontsize=9)
         for index, (name, found) in enumerate(bins.items()):
             count = np.array(found["count"])
             filled = count > max(5, 0.002 * count.sum())
