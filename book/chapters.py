@@ -150,7 +150,7 @@ def for_the_page(cell: NotebookNode) -> None:
         for output in cell.outputs
         for kind in IMAGES
     ):
-        page["image"]["classes"] = ["photographs"]
+        page["image"]["classes"] = "photographs"
     if "solution" in cell.metadata.get("tags", []):
         page |= {
             "code_prompt_show": "Show a solution",
