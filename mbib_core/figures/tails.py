@@ -71,7 +71,7 @@ def class_counts(counts: Int[np.ndarray, " c"], names: Sequence[str], profile: A
             axes.plot(np.arange(1, len(counts) + 1), profile, color=COLOURS["bsce"], lw=1.2)
         for place, label in enumerate(order, 1):
             if len(names[label]) == 1:
-                axes.text(place, counts[label], names[label], ha="center", va="center", fontsize=8.5, fontweight="bold")
+                axes.text(place, counts[label], names[label], ha="center", va="center", fontsize=9, fontweight="bold")
             else:
                 axes.plot(place, counts[label], "o", color=INK, markersize=3)
         for shot, (above, to) in SHOTS.items():
@@ -267,12 +267,12 @@ def three_regions(
 ) -> Figure:
     """`class_regions` of several log factors side by side, a title above each."""
     with styled():
-        figure = Figure(figsize=(1.45 * WIDTH, 2.75), layout="constrained")
+        figure = Figure(figsize=(1.25 * WIDTH, 2.45), layout="constrained")
         found = {}
         for axes, (title, factors) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
         ):
-            found[title] = _regions(axes, centres, factors, names, reach, size=8.5)
+            found[title] = _regions(axes, centres, factors, names, reach, size=9)
             axes.set(xticks=[], yticks=[])
             axes.set_title(title, fontsize=10)
     parts = [f"{title.replace(chr(10), ' ')}: " + listed([f"{n} {s:.0%}" for n, s in zip(names, shares, strict=True)])
@@ -339,7 +339,7 @@ def tilt(exponents: Sequence[float], learned: Sequence[float], names: Sequence[s
             if name:
                 left = at > 1.5
                 axes.annotate(name, (at, odds), xytext=(-9, 2) if left else (8, -3), textcoords="offset points",
-                              fontsize=8.5, ha="right" if left else "left", va="bottom" if left else "top")  # fmt: skip
+                              fontsize=9, ha="right" if left else "left", va="bottom" if left else "top")  # fmt: skip
         axes.set_yscale("log")
         axes.set(xlabel="k + τ", ylabel="tail : head, where a fair answer is 1 : 1", xlim=(x[0], x[-1]))
         plain_log(axes, "y")
