@@ -1,8 +1,8 @@
 """The book's pictures: functions of arrays that return a Figure, in one style, and `show`, which puts one on the page.
 
 `style` has the look and the shared parts, `charts` curves and bars of plain numbers, `classes` data sets and accuracy
-by class, `features` what a network says and its features, `theory` the pictures of the theory chapters, `diagrams` the
-networks. Training needs nothing of this package.
+by class, `features` what a network says and its features, `theory` and `garden` the pictures of the theory
+chapters, `diagrams` the networks. Training needs nothing of this package.
 """
 
 from mbib_core.figures.charts import (
@@ -25,6 +25,15 @@ from mbib_core.figures.classes import accuracy_by_class, class_counts, contact_s
 from mbib_core.figures.diagrams import three_teachers, two_classifiers
 from mbib_core.figures.features import Plane, differences_by_class, planes, runs_as_points
 from mbib_core.figures.front import who_gains
+from mbib_core.figures.garden import (
+    colour_wheel,
+    hue_colour,
+    kept_by_size,
+    named_lines,
+    note_chain,
+    posterior_bars,
+    two_areas,
+)
 from mbib_core.figures.style import CARD, COLOURS, FAINT, INK, NAMES, SHOWN, caption_of, png, show, styled
 from mbib_core.figures.theory import (
     bottleneck,
