@@ -53,7 +53,7 @@ def colour_wheel(
         for axes, (title, (counts, p_xy, q)) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
         ):
-            _empty(axes, (-1.78, 1.78), (-1.42, 1.42))
+            _empty(axes, (-1.7, 1.7), (-1.38, 1.38))
             axes.set_title(title, loc="center")
             word = q.argmax(1)
             p_x, turn = p_xy.sum(1), np.exp(1j * np.radians(hues))
@@ -158,7 +158,7 @@ def note_chain() -> Figure:
 
 
 def two_areas() -> Figure:
-    """Eq. 3 as areas: what v knows of y and what z keeps of v overlap in I(z;y); beside it, missing and superfluous."""
+    """What v knows of y and what z keeps of v as two areas that overlap; beside it, the missing and the superfluous."""
     with styled():
         figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
         axes = figure.subplots()

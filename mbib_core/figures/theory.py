@@ -242,7 +242,7 @@ def teacher_and_student(
 
 
 def gradient_path() -> Figure:
-    """Where the gradient of Eq. 8 goes: into f_z, z and, through z's input, the trunk; the stop-gradient spares f_v."""
+    """Where the gradient of L_VSD goes: into f_z, z and, through z's input, the trunk; the stop-gradient spares f_v."""
     places = {"$x$": (0.5, 1.2), "trunk": (2.7, 1.2), "$v$": (5.0, 1.2), "$z$": (8.6, 1.2), "$f_v$": (5.0, 3.9)}
     places["$f_z$"] = (8.6, 3.9)
     reached, spared = COLOURS["ce"], FAINT
