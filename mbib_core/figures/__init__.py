@@ -41,9 +41,11 @@ from mbib_core.figures.theory import (
     changes_by_loss,
     class_regions,
     digit_plane,
+    digit_planes,
     encoder_plane,
     gradient_path,
     information_plane,
     posterior_curves,
     teacher_and_student,
+    vib_network,
 )

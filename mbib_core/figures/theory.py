@@ -169,6 +169,60 @@ def digit_plane(z: Any, digits: Any, nats: Mapping[str, float], title: str, *, r
     return described(figure, f"{words}. In nats, of the training pictures: {listed(parts)}.")
 
 
+def digit_planes(panels: Mapping[str, tuple[Any, Any]], *, reach: float, finding: str) -> Figure:
+    """Planes of z beside one another: places [n, 2] and digits [n] under each title; the dashed circle is the prior.
+
+    What lies beyond `reach` is drawn at the edge. `finding` is the alt text.
+    """
+    colours = (*COLOURS.values(), INK, *OTHERS[1:], "#4f7a28")
+    with styled():
+        figure = Figure(figsize=(1.25 * WIDTH, 0.5 * WIDTH), layout="constrained")
+        for axes, (title, (z, digits)) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+            for digit in range(10):
+                own = np.clip(z[digits == digit], -reach, reach)
+                axes.scatter(*own.T, marker=f"${digit}$", s=13, lw=0, color=colours[digit])
+            turn = np.linspace(0, 2 * np.pi, 90)
+            axes.plot(2 * np.cos(turn), 2 * np.sin(turn), color=INK, lw=1, ls="--")
+            limits = (-1.04 * reach, 1.04 * reach)
+            axes.set(xlim=limits, ylim=limits, aspect="equal", xticks=[], yticks=[])
+            axes.set_title(title, fontsize=9.5, loc="center")
+            axes.spines[:].set(visible=True, color=GRID)
+    return described(figure, finding)
+
+
+def vib_network() -> Figure:
+    """VIB's network: an encoder gives mean and width of z, a draw of z is classified; the rate is against a prior."""
+    with styled():
+        figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
+        axes = figure.subplots()
+        axes.set(xlim=(0, 11.5), ylim=(0, 6.4), xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.grid(False)
+        paid, told = COLOURS["ce"], COLOURS["bsce"]
+        for text, x in (("$x$", 0.6), ("encoder", 2.7), ("$z$", 7.3), ("classifier", 9.9)):
+            axes.text(x, 3.6, text, ha="center", va="center", fontsize=11 if "$" in text else 9.5,
+                      bbox={"boxstyle": "round,pad=0.42", "fc": CARD, "ec": INK, "lw": 1.2})  # fmt: skip
+        for start, end in ((1.05, 1.55), (3.85, 4.35), (6.2, 6.85), (7.75, 8.55)):
+            axes.annotate("", (end, 3.6), (start, 3.6), arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 1.3})
+        at = np.linspace(-1, 1, 60)
+        axes.fill_between(5.25 + 0.85 * at, 3.05, 3.05 + 1.25 * np.exp(-8 * at**2), color=paid, alpha=0.3, lw=0)
+        axes.plot(5.25 + 0.85 * at, 3.05 + 1.25 * np.exp(-8 * at**2), color=paid)
+        axes.text(5.25, 2.72, "$\\mu(x),\\ \\sigma(x)$", ha="center", va="center", fontsize=10)
+        axes.text(6.5, 4.05, "draw", ha="center", va="bottom", fontsize=9)
+        axes.fill_between(5.25 + 1.5 * at, 0.75, 0.75 + 0.7 * np.exp(-3 * at**2), color=FAINT, alpha=0.3, lw=0)
+        axes.text(5.25, 0.35, "prior $r(z)$", ha="center", va="center", fontsize=9)
+        axes.annotate("", (5.25, 1.55), (5.25, 2.4), arrowprops={"arrowstyle": "<|-|>", "color": paid, "lw": 1.8})
+        axes.text(5.55, 1.95, "rate: the price is on this distance", ha="left", va="center", fontsize=9, color=paid)
+        axes.annotate("", (9.9, 4.25), (9.9, 5.35), arrowprops={"arrowstyle": "-|>", "color": told, "lw": 1.8})
+        axes.text(9.9, 5.5, "cross-entropy with y", ha="center", va="bottom", fontsize=9, color=told)
+    words = (
+        "The network from left to right. The encoder gives each image x a mean and a width, a little Gaussian. One z "
+        "is drawn from it and classified; cross-entropy with the label judges the answer. The rate is the divergence "
+        "of the little Gaussian from a wide prior that is the same for all images."
+    )
+    return described(figure, words)
+
+
 def encoder_plane(cloud: Any, named: Mapping[str, tuple[float, float]], *, finding: str) -> Figure:
     """Encoders of v by the nats of y that z misses, I(v;y|z), and those beside y that it keeps, I(v;z|y)."""
     with styled():
