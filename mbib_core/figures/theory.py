@@ -8,6 +8,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from mbib_core.compare import difference
 from mbib_core.figures.style import (
     CARD,
     COLOURS,
@@ -343,8 +344,6 @@ def changes_by_loss(
     A dot is a run minus the baseline's mean, a bar the difference of means with Welch's 95 % interval, its numbers at
     the right.
     """
-    from mbib_core.compare import difference
-
     rows = [(group, loss) for group, runs in groups.items() for loss in runs if loss != baseline]
     losses = list(dict.fromkeys(loss for _, loss in rows))
     found, y = {}, 0.0
