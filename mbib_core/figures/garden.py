@@ -36,8 +36,8 @@ def hue_colour(degrees: float, saturation: float = 0.72, value: float = 0.86) ->
 
 
 def colour_wheel(
-    hues: Sequence[float],
-    own_hues: Sequence[float],
+    hues: Any,
+    own_hues: Any,
     names: Sequence[str],
     panels: Mapping[str, tuple[Any, Float[np.ndarray, "X Y"], Float[np.ndarray, "X T"]]],
 ) -> Figure:
@@ -85,8 +85,8 @@ def colour_wheel(
 
 
 def posterior_bars(
-    hues: Sequence[float],
-    own_hues: Sequence[float],
+    hues: Any,
+    own_hues: Any,
     names: Sequence[str],
     panels: Mapping[str, Float[np.ndarray, "X Y"]],
 ) -> Figure:
@@ -133,7 +133,7 @@ def note_chain() -> Figure:
         axes = figure.subplots()
         _empty(axes, (0, 12), (0, 4.3))
         places = {"$y$": (1.2, "flower"), "$x$": (4.6, "hue"), "$t$": (8.0, "note"), "$\\hat y$": (11.1, "guess")}
-        for angle in np.arange(0, 360, 60):  # a flower of six petals
+        for angle in range(0, 360, 60):  # a flower of six petals
             turn = np.radians(angle)
             axes.add_patch(Ellipse((1.2 + 0.42 * np.cos(turn), 2.5 + 0.42 * np.sin(turn)), 0.62, 0.36, angle=angle,
                                    fc=hue_colour(0), ec=CARD, lw=0.6))  # fmt: skip
@@ -242,14 +242,14 @@ def named_lines(
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(at[0] - 0.3 * evenly, at[-1] + 0.3 * evenly)
         if len(series) > 1:
-            name_ends(axes, ends)
+            name_ends(axes, ends, height)
     return described(figure, finding)
 
 
-def name_ends(axes: Axes, ends: Mapping[str, tuple[float, Any]]) -> None:
-    """Names at the right of the axes, each at its height, pushed apart where they would touch."""
+def name_ends(axes: Axes, ends: Mapping[str, tuple[float, Any]], height: float) -> None:
+    """Names at the right of the axes, each at its height, pushed apart where they would touch; the figure's height."""
     low, high = axes.get_ylim()
-    line = 0.062 * 3.2 / axes.figure.get_figheight()  # of the axes' height
+    line = 0.2 / height  # of the axes' height
     order = sorted(ends, key=lambda name: ends[name][0])
     tall = [line * (1 + name.count("\n")) for name in order]
     at = [(ends[name][0] - low) / (high - low) for name in order]

@@ -160,14 +160,14 @@ def digit_plane(z: Any, digits: Any, nats: Mapping[str, float], title: str, *, r
         axes.set(title=title, xlabel="first number of z", ylabel="second", xlim=limits, ylim=limits, aspect="equal")
         bars = below.barh(list(nats), list(nats.values()), color=OTHERS[1], height=0.65)
         below.bar_label(bars, fmt="%.1f", padding=3)
-        below.set(xlabel="nats, training pictures", xlim=(0, most))
+        below.set(xlabel="nats, training images", xlim=(0, most))
         below.invert_yaxis()
         below.grid(axis="y", visible=False)
     spread = float(np.sqrt((np.asarray(z) ** 2).sum(1).mean()))
     parts = [f"{name} {value:.1f}" for name, value in nats.items()]
     words = f"{title}. Digits in the plane of z, at a distance of about {spread:.1f} from the middle"
     words += f"; those beyond {reach:g} at the edge"
-    return described(figure, f"{words}. In nats, of the training pictures: {listed(parts)}.")
+    return described(figure, f"{words}. In nats, of the training images: {listed(parts)}.")
 
 
 def digit_planes(panels: Mapping[str, tuple[Any, Any]], *, reach: float, finding: str) -> Figure:
