@@ -19,7 +19,8 @@ def data():
 def test_the_digits_are_split_once_and_for_all(data):
     assert data.train_x.shape == (900, 64)
     assert data.new_x.shape == (897, 64)
-    assert float(data.train_x.min()) == 0.0 and float(data.train_x.max()) == 1.0
+    assert float(data.train_x.min()) == 0.0
+    assert float(data.train_x.max()) == 1.0
     assert torch.bincount(data.train_y).min() > 60
     assert torch.equal(data.train_y, digits.load_digits().train_y)
 
@@ -66,4 +67,5 @@ def test_what_is_kept_is_between_nothing_and_the_images_number(data):
     assert set(kept) == {"I(z;y)", "I(v;z|y)"}
     total = kept["I(z;y)"] + kept["I(v;z|y)"]
     assert kept["I(z;y)"].shape == (2,)
-    assert np.all(kept["I(z;y)"] > 0.3) and np.all(total < np.log(200) + 1e-6)
+    assert np.all(kept["I(z;y)"] > 0.3)
+    assert np.all(total < np.log(200) + 1e-6)
