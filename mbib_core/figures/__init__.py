@@ -36,7 +36,6 @@ from mbib_core.figures.garden import (
 )
 from mbib_core.figures.style import CARD, COLOURS, FAINT, INK, NAMES, SHOWN, caption_of, png, show, styled
 from mbib_core.figures.theory import (
-    bottleneck,
     boundary_paths,
     changes_by_loss,
     class_regions,

@@ -49,11 +49,11 @@ def colour_wheel(
     """
     said = []
     with styled():
-        figure = Figure(figsize=(1.2 * WIDTH, 0.62 * WIDTH), layout="constrained")
+        figure = Figure(figsize=(1.2 * WIDTH, 0.51 * WIDTH), layout="constrained")
         for axes, (title, (counts, p_xy, q)) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
         ):
-            _empty(axes, (-1.7, 1.7), (-1.38, 1.38))
+            _empty(axes, (-2.0, 2.0), (-1.42, 1.38))
             axes.set_title(title, loc="center")
             word = q.argmax(1)
             p_x, turn = p_xy.sum(1), np.exp(1j * np.radians(hues))

@@ -23,7 +23,6 @@ from mbib_core.figures.style import (
     WIDTH,
     colour_of,
     described,
-    heat,
     legend,
     listed,
     one_axes,
@@ -118,28 +117,6 @@ def information_plane(
         axes.set_ylim(bottom=0)
         legend(axes)
     return described(figure, finding)
-
-
-def bottleneck(ib: Any, beta: float, *, curve: Any, inputs: Sequence[str], i_xy: float) -> Figure:
-    """One of Eq. 1's optima: its point on the `curve` with the tangent of slope beta, and its encoder q(t|x)."""
-    used = ib.q_t_given_x.sum(0) > 1e-9
-    words, share = int(used.sum()), ib.i_ty / i_xy
-    told = f"I(X;T) = {ib.i_xt:.2f} nats, I(T;Y) = {ib.i_ty:.2f} nats, which is {share:.0%} of I(X;Y)"
-    with styled():
-        figure = Figure(figsize=(WIDTH, 5.1), layout="constrained")
-        above, below = figure.subplots(2, 1, height_ratios=(1, 1.15))
-        above.plot(curve.i_xt, curve.i_ty, color=OTHERS[1])
-        above.axhline(i_xy, color=FAINT, lw=1, ls=(0, (2, 2)))
-        along = np.array([-0.35, 0.35]) / np.hypot(1, 2 * beta)
-        above.plot(ib.i_xt + along, ib.i_ty + beta * along, color=COLOURS["ce"], lw=1.4)
-        above.plot(ib.i_xt, ib.i_ty, "o", color=COLOURS["ce"], markersize=8)
-        right, top = 1.04 * np.max(curve.i_xt), 1.12 * i_xy
-        above.set(xlabel="I(X;T) in nats", ylabel="I(T;Y) in nats", xlim=(-0.03 * right, right), ylim=(-0.03, top))
-        above.set_title(f"{ib.i_xt:.2f} nats of X, {ib.i_ty:.2f} nats of Y ({share:.0%})")
-        heat(below, ib.q_t_given_x[:, used], inputs)
-        below.set_xticks(range(words), range(1, words + 1))
-        below.set(xlabel="code word t", title=f"q(t|x): {words} code word{'s' * (words > 1)} in use")
-    return described(figure, f"{told}. {words} code word{'s' * (words > 1)} in use.")
 
 
 def digit_plane(z: Any, digits: Any, nats: Mapping[str, float], title: str, *, reach: float, most: float) -> Figure:
