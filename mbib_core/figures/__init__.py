@@ -42,7 +42,6 @@ from mbib_core.figures.theory import (
     digit_plane,
     digit_planes,
     encoder_plane,
-    gradient_path,
     information_plane,
     posterior_curves,
     teacher_and_student,
