@@ -1,8 +1,9 @@
 """The book's pictures: functions of arrays that return a Figure, in one style, and `show`, which puts one on the page.
 
-`style` has the look and the shared parts, `charts` curves and bars of plain numbers, `classes` accuracy by class,
-`tails` the first two chapters' pictures, `features` what a network says and its features, `theory` the pictures of the
-theory chapters, `diagrams` the networks. Training needs nothing of this package.
+`style` has the look and the shared parts, `charts` curves, bars and intervals of plain numbers, `classes` data sets and
+accuracy by class, `features` what a network says and its features, `front` the front page's picture, `tails` the pictures
+of the first two chapters, `garden` and `theory` those of the theory, `stages` what the stages of a network know,
+`diagrams` the networks. Training needs nothing of this package.
 """
 
 from mbib_core.figures.charts import (
@@ -21,11 +22,44 @@ from mbib_core.figures.charts import (
     sweep,
     with_intervals,
 )
-from mbib_core.figures.classes import accuracy_by_class, predicted_shares
-from mbib_core.figures.diagrams import three_teachers, two_classifiers
-from mbib_core.figures.features import Plane, differences_by_class, planes, runs_as_points
-from mbib_core.figures.front import who_gains
-from mbib_core.figures.style import CARD, COLOURS, FAINT, INK, NAMES, SHOWN, caption_of, png, show, styled
+from mbib_core.figures.classes import (
+    accuracy_by_class,
+    predicted_shares,
+)
+from mbib_core.figures.diagrams import (
+    three_teachers,
+    two_classifiers,
+)
+from mbib_core.figures.features import (
+    Plane,
+    differences_by_class,
+    planes,
+    runs_as_points,
+)
+from mbib_core.figures.front import (
+    who_gains,
+)
+from mbib_core.figures.garden import (
+    colour_wheel,
+    hue_colour,
+    kept_by_size,
+    named_lines,
+    note_chain,
+    posterior_bars,
+    two_areas,
+)
+from mbib_core.figures.style import (
+    CARD,
+    COLOURS,
+    FAINT,
+    INK,
+    NAMES,
+    SHOWN,
+    caption_of,
+    png,
+    show,
+    styled,
+)
 from mbib_core.figures.tails import (
     boundary_paths,
     calibration_bins,
@@ -44,10 +78,12 @@ from mbib_core.figures.tails import (
     two_tests,
 )
 from mbib_core.figures.theory import (
-    bottleneck,
+    changes_by_loss,
     digit_plane,
+    digit_planes,
     encoder_plane,
     information_plane,
     posterior_curves,
     teacher_and_student,
+    vib_network,
 )

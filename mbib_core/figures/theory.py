@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
+from mbib_core.compare import difference
 from mbib_core.figures.style import (
     CARD,
     COLOURS,
@@ -16,11 +18,11 @@ from mbib_core.figures.style import (
     MARKERS,
     NAMES,
     OTHERS,
+    SHADES,
     SHARES,
     WIDTH,
     colour_of,
     described,
-    heat,
     legend,
     listed,
     one_axes,
@@ -68,28 +70,6 @@ def information_plane(
     return described(figure, finding)
 
 
-def bottleneck(ib: Any, beta: float, *, curve: Any, inputs: Sequence[str], i_xy: float) -> Figure:
-    """One of Eq. 1's optima: its point on the `curve` with the tangent of slope beta, and its encoder q(t|x)."""
-    used = ib.q_t_given_x.sum(0) > 1e-9
-    words, share = int(used.sum()), ib.i_ty / i_xy
-    told = f"I(X;T) = {ib.i_xt:.2f} nats, I(T;Y) = {ib.i_ty:.2f} nats, which is {share:.0%} of I(X;Y)"
-    with styled():
-        figure = Figure(figsize=(WIDTH, 5.1), layout="constrained")
-        above, below = figure.subplots(2, 1, height_ratios=(1, 1.15))
-        above.plot(curve.i_xt, curve.i_ty, color=OTHERS[1])
-        above.axhline(i_xy, color=FAINT, lw=1, ls=(0, (2, 2)))
-        along = np.array([-0.35, 0.35]) / np.hypot(1, 2 * beta)
-        above.plot(ib.i_xt + along, ib.i_ty + beta * along, color=COLOURS["ce"], lw=1.4)
-        above.plot(ib.i_xt, ib.i_ty, "o", color=COLOURS["ce"], markersize=8)
-        right, top = 1.04 * np.max(curve.i_xt), 1.12 * i_xy
-        above.set(xlabel="I(X;T) in nats", ylabel="I(T;Y) in nats", xlim=(-0.03 * right, right), ylim=(-0.03, top))
-        above.set_title(f"{ib.i_xt:.2f} nats of X, {ib.i_ty:.2f} nats of Y ({share:.0%})")
-        heat(below, ib.q_t_given_x[:, used], inputs)
-        below.set_xticks(range(words), range(1, words + 1))
-        below.set(xlabel="code word t", title=f"q(t|x): {words} code word{'s' * (words > 1)} in use")
-    return described(figure, f"{told}. {words} code word{'s' * (words > 1)} in use.")
-
-
 def digit_plane(z: Any, digits: Any, nats: Mapping[str, float], title: str, *, reach: float, most: float) -> Figure:
     """Digits at their places z [n, 2], and bars of `nats` below; the axes end at `reach` and `most`.
 
@@ -108,14 +88,68 @@ def digit_plane(z: Any, digits: Any, nats: Mapping[str, float], title: str, *, r
         axes.set(title=title, xlabel="first number of z", ylabel="second", xlim=limits, ylim=limits, aspect="equal")
         bars = below.barh(list(nats), list(nats.values()), color=OTHERS[1], height=0.65)
         below.bar_label(bars, fmt="%.1f", padding=3)
-        below.set(xlabel="nats, training pictures", xlim=(0, most))
+        below.set(xlabel="nats, training images", xlim=(0, most))
         below.invert_yaxis()
         below.grid(axis="y", visible=False)
     spread = float(np.sqrt((np.asarray(z) ** 2).sum(1).mean()))
     parts = [f"{name} {value:.1f}" for name, value in nats.items()]
     words = f"{title}. Digits in the plane of z, at a distance of about {spread:.1f} from the middle"
     words += f"; those beyond {reach:g} at the edge"
-    return described(figure, f"{words}. In nats, of the training pictures: {listed(parts)}.")
+    return described(figure, f"{words}. In nats, of the training images: {listed(parts)}.")
+
+
+def digit_planes(panels: Mapping[str, tuple[Any, Any]], *, reach: float, finding: str) -> Figure:
+    """Planes of z beside one another: places [n, 2] and digits [n] under each title; the dashed circle is the prior.
+
+    What lies beyond `reach` is drawn at the edge. `finding` is the alt text.
+    """
+    colours = (*COLOURS.values(), INK, *OTHERS[1:], "#4f7a28")
+    with styled():
+        figure = Figure(figsize=(1.25 * WIDTH, 0.5 * WIDTH), layout="constrained")
+        for axes, (title, (z, digits)) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+            for digit in range(10):
+                own = np.clip(z[digits == digit], -reach, reach)
+                axes.scatter(*own.T, marker=f"${digit}$", s=13, lw=0, color=colours[digit])
+            turn = np.linspace(0, 2 * np.pi, 90)
+            axes.plot(2 * np.cos(turn), 2 * np.sin(turn), color=INK, lw=1, ls="--")
+            limits = (-1.04 * reach, 1.04 * reach)
+            axes.set(xlim=limits, ylim=limits, aspect="equal", xticks=[], yticks=[])
+            axes.set_title(title, fontsize=9.5, loc="center")
+            axes.spines[:].set(visible=True, color=GRID)
+    return described(figure, finding)
+
+
+def vib_network() -> Figure:
+    """VIB's network: an encoder gives mean and width of z, a draw of z is classified; the rate is against a prior."""
+    with styled():
+        figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
+        axes = figure.subplots()
+        axes.set(xlim=(0, 11.5), ylim=(0, 6.4), xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.grid(False)
+        paid, told = COLOURS["ce"], COLOURS["bsce"]
+        for text, x in (("$x$", 0.6), ("encoder", 2.7), ("$z$", 7.3), ("classifier", 9.9)):
+            axes.text(x, 3.6, text, ha="center", va="center", fontsize=11 if "$" in text else 9.5,
+                      bbox={"boxstyle": "round,pad=0.42", "fc": CARD, "ec": INK, "lw": 1.2})  # fmt: skip
+        for start, end in ((1.05, 1.55), (3.85, 4.35), (6.2, 6.85), (7.75, 8.55)):
+            axes.annotate("", (end, 3.6), (start, 3.6), arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 1.3})
+        at = np.linspace(-1, 1, 60)
+        axes.fill_between(5.25 + 0.85 * at, 3.05, 3.05 + 1.25 * np.exp(-8 * at**2), color=paid, alpha=0.3, lw=0)
+        axes.plot(5.25 + 0.85 * at, 3.05 + 1.25 * np.exp(-8 * at**2), color=paid)
+        axes.text(5.25, 2.72, "$\\mu(x),\\ \\sigma(x)$", ha="center", va="center", fontsize=10)
+        axes.text(6.5, 4.05, "draw", ha="center", va="bottom", fontsize=9)
+        axes.fill_between(5.25 + 1.5 * at, 0.75, 0.75 + 0.7 * np.exp(-3 * at**2), color=FAINT, alpha=0.3, lw=0)
+        axes.text(5.25, 0.35, "prior $r(z)$", ha="center", va="center", fontsize=9)
+        axes.annotate("", (5.25, 1.55), (5.25, 2.4), arrowprops={"arrowstyle": "<|-|>", "color": paid, "lw": 1.8})
+        axes.text(5.55, 1.95, "rate: the price is on this distance", ha="left", va="center", fontsize=9, color=paid)
+        axes.annotate("", (9.9, 4.25), (9.9, 5.35), arrowprops={"arrowstyle": "-|>", "color": told, "lw": 1.8})
+        axes.text(9.9, 5.5, "cross-entropy with y", ha="center", va="bottom", fontsize=9, color=told)
+    words = (
+        "The network from left to right. The encoder gives each image x a mean and a width, a little Gaussian. One z "
+        "is drawn from it and classified; cross-entropy with the label judges the answer. The rate is the divergence "
+        "of the little Gaussian from a wide prior that is the same for all images."
+    )
+    return described(figure, words)
 
 
 def encoder_plane(cloud: Any, named: Mapping[str, tuple[float, float]], *, finding: str) -> Figure:
@@ -123,12 +157,21 @@ def encoder_plane(cloud: Any, named: Mapping[str, tuple[float, float]], *, findi
     with styled():
         figure, axes = one_axes(3.8)
         grey_x, grey_y = np.transpose(cloud)
-        axes.scatter(grey_x, grey_y, s=8, color=FAINT, alpha=0.5, lw=0)
+        axes.scatter(grey_x, grey_y, s=8, color=FAINT, alpha=0.4, lw=0)
+        far = np.vstack([np.transpose([grey_x, grey_y]), list(named.values())]).max(0)
+        right, top = float(1.25 * far[0]), float(1.15 * far[1])
+        axes.set(xlim=(-0.04 * right, right), ylim=(-0.04 * top, top))
+        axes.plot([0, 0], [0, top], color=COLOURS["bib"], lw=4, alpha=0.35, solid_capstyle="butt")
+        axes.text(
+            0.015 * right, 0.99 * top, "sufficient: nothing missing", color=COLOURS["bib"], va="top", fontsize=9.5
+        )
+        axes.plot([0, right], [0, 0], color=OTHERS[1], lw=4, alpha=0.35, solid_capstyle="butt")
+        axes.text(0.02 * right, 0.015 * top, "nothing superfluous", color=OTHERS[1], va="bottom", fontsize=9.5)
         for index, (name, (x, y)) in enumerate(named.items()):
-            axes.plot(x, y, "os^Dv"[index % 5], color=list(COLOURS.values())[index % 5], markersize=8)
-            axes.annotate(name, (x, y), xytext=(8, 5), textcoords="offset points", fontweight="bold", zorder=4)
+            axes.plot(x, y, "os^Dv"[index % 5], color=SHADES[index % 6], markersize=8, zorder=4)
+            words = axes.annotate(name, (x, y), xytext=(8, 6), textcoords="offset points", fontweight="bold", zorder=5)
+            words.set_path_effects([withStroke(linewidth=3, foreground=CARD)])
         axes.set(xlabel="I(v;y|z): missing of y (nats)", ylabel="I(v;z|y): kept beside y (nats)")
-        axes.margins(x=0.2, y=0.12)
     return described(figure, finding)
 
 
@@ -139,9 +182,9 @@ def teacher_and_student(
     accuracies: Mapping[str, Mapping[str, float]],
     title: str,
 ) -> Figure:
-    """The true class's probability by z against that by v, for each group of pictures (masks [n]), and accuracy below.
+    """The true class's probability by z against that by v, for each group of images (masks [n]), and accuracy below.
 
-    A map's cell is the darker, the more of the group's pictures fall into it; the dashed diagonal is agreement.
+    A map's cell is the darker, the more of the group's images fall into it; the dashed diagonal is agreement.
     `accuracies` are by classifier and group, 0 to 1.
     """
     with styled():
@@ -154,7 +197,7 @@ def teacher_and_student(
             share = np.histogram2d(p_z[inside], p_v[inside], edges)[0] / max(1, inside.sum())
             axes.imshow(share**0.4, origin="lower", extent=(0, 1, 0, 1), vmin=0, vmax=1, cmap=SHARES)
             axes.plot([0, 1], [0, 1], color=COLOURS["ce"], lw=1, ls="--")
-            axes.set_title(f"{name} shots", fontweight="normal")
+            axes.set_title(f"{name}-shot", fontweight="normal")
             axes.set(xticks=[0, 1], yticks=[0, 1], xlabel="p(y|v)")
             axes.grid(False)
             axes.spines[:].set(visible=True, color=GRID)
@@ -162,20 +205,60 @@ def teacher_and_student(
         axes = below.subplots()
         for index, (name, by_group) in enumerate(accuracies.items()):
             at = np.arange(len(groups)) + 0.38 * index
-            bars = axes.barh(at, [100 * by_group[g] for g in groups], height=0.34, color=OTHERS[1 + index],
+            colour = (FAINT, COLOURS["bib"])[index % 2]
+            bars = axes.barh(at, [100 * by_group[g] for g in groups], height=0.34, color=colour,
                              hatch=("", "///")[index % 2], edgecolor=CARD, lw=0, label=f"by {name}")  # fmt: skip
             axes.bar_label(bars, fmt="%.0f", padding=3, fontsize=9)
         axes.set_yticks(np.arange(len(groups)) + 0.19, list(groups))
-        axes.set(xlim=(0, 108), xlabel="accuracy on test pictures (%)")
+        axes.set(xlim=(0, 108), xlabel="test accuracy (%)")
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         legend(axes)
     parts = [
-        f"{group} shots {listed([f'{100 * a[group]:.0f} % by {name}' for name, a in accuracies.items()])}"
+        f"{group}-shot {listed([f'{100 * a[group]:.0f} % by {name}' for name, a in accuracies.items()])}"
         for group in groups
     ]
     spread = {g: float(np.mean(np.abs(p_v[m] - p_z[m]))) for g, m in groups.items()}
     apart = listed([f"{gap:.2f} for {group} shots" for group, gap in spread.items()])
     words = f"{title}. The two probabilities of the true class differ on average by {apart}. Right"
     return described(figure, f"{words}: {'; '.join(parts)}.")
+
+
+def changes_by_loss(
+    groups: Mapping[str, Mapping[str, Float[np.ndarray, " runs"]]], *, baseline: str, xlabel: str
+) -> Figure:
+    """Change of a number against the `baseline` loss, for each other loss in each group of runs.
+
+    A dot is a run minus the baseline's mean, a bar the difference of means with Welch's 95 % interval, its numbers at
+    the right.
+    """
+    rows = [(group, loss) for group, runs in groups.items() for loss in runs if loss != baseline]
+    losses = list(dict.fromkeys(loss for _, loss in rows))
+    found, y = {}, 0.0
+    with styled():
+        figure, axes = one_axes(0.32 * len(rows) + 0.42 * len(groups) + 0.7)
+        for group, runs in groups.items():
+            axes.text(0, y, group, transform=axes.get_yaxis_transform(), fontweight="bold", va="center", fontsize=9.5)
+            y += 1
+            for loss in (name for name in runs if name != baseline):
+                change = difference(runs[loss], runs[baseline])
+                mean, half = change.mean, change.high - change.mean
+                colour = OTHERS[losses.index(loss) % 4] if loss != losses[0] else COLOURS["bib"]
+                axes.plot(runs[loss] - runs[baseline].mean(), np.full(len(runs[loss]), y), "o", color=colour,
+                          markersize=4, alpha=0.55, lw=0)  # fmt: skip
+                axes.errorbar(mean, y, xerr=half, fmt="|", color=colour, markersize=11, lw=2, capsize=0)
+                axes.text(0.02, y, loss, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
+                found[f"{loss}, {group}"] = said = f"{mean:+.2f} ± {half:.2f}".replace("-", "−")
+                axes.text(1.0, y, said, transform=axes.get_yaxis_transform(), va="center", ha="right", fontsize=9)
+                y += 0.85
+            y += 0.25
+        axes.axvline(0, color=INK, lw=1)
+        low = min(float(np.min(runs[n] - runs[baseline].mean())) for runs in groups.values() for n in runs)
+        high = max(float(np.max(runs[n] - runs[baseline].mean())) for runs in groups.values() for n in runs)
+        width = high - low
+        axes.set(xlabel=xlabel, yticks=[], ylim=(y - 0.3, -0.6), xlim=(low - 0.75 * width, high + 0.45 * width))
+        axes.set_xticks([t for t in axes.get_xticks() if low - 0.1 * width <= t <= high + 0.1 * width])
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="y", visible=False)
+    return described(figure, f"{xlabel}: {'; '.join(f'{name} {words}' for name, words in found.items())}.")
