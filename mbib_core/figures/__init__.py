@@ -29,9 +29,11 @@ from mbib_core.figures.style import CARD, COLOURS, FAINT, INK, NAMES, SHOWN, cap
 from mbib_core.figures.theory import (
     bottleneck,
     boundary_paths,
+    changes_by_loss,
     class_regions,
     digit_plane,
     encoder_plane,
+    gradient_path,
     information_plane,
     posterior_curves,
     teacher_and_student,

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from mbib_core.compare import difference
 from mbib_core.figures.style import (
     CARD,
     COLOURS,
@@ -228,3 +229,82 @@ def teacher_and_student(
     apart = listed([f"{gap:.2f} for {group} shots" for group, gap in spread.items()])
     words = f"{title}. The two probabilities of the true class differ on average by {apart}. Right"
     return described(figure, f"{words}: {'; '.join(parts)}.")
+
+
+def gradient_path() -> Figure:
+    """Where the gradient of Eq. 8 goes: into f_z, z and, through z's input, the trunk; the stop-gradient spares f_v."""
+    places = {"$x$": (0.5, 1.2), "trunk": (2.7, 1.2), "$v$": (5.0, 1.2), "$z$": (8.6, 1.2), "$f_v$": (5.0, 3.9)}
+    places["$f_z$"] = (8.6, 3.9)
+    reached, spared = COLOURS["ce"], FAINT
+    with styled():
+        figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+        axes = figure.subplots()
+        axes.set(xlim=(-0.3, 10.1), ylim=(0.0, 6.3), xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.grid(False)
+
+        def arrow(start: tuple[float, float], end: tuple[float, float], **look: Any) -> None:
+            axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "lw": 1.3, "color": INK} | look)
+
+        trained = ("trunk", "$z$", "$f_z$")
+        for name, place in places.items():
+            edge = reached if name in trained else spared
+            box = {"boxstyle": "round,pad=0.42", "fc": CARD, "ec": edge, "lw": 1.8 if name in trained else 1.2}
+            axes.text(*place, name, ha="center", va="center", fontsize=12, bbox=box)
+        for (x, y), (x2, y2) in (((0.9, 1.2), (1.9, 1.2)), ((3.5, 1.2), (4.55, 1.2)), ((5.45, 1.2), (8.15, 1.2)),
+                                 ((5.0, 1.75), (5.0, 3.35)), ((8.6, 1.75), (8.6, 3.35))):  # fmt: skip
+            arrow((x, y), (x2, y2), color=FAINT)
+        axes.text(6.8, 5.75, r"$L_\mathrm{VSD}$", ha="center", va="center", fontsize=12, color=reached,
+                  bbox={"boxstyle": "round,pad=0.3", "fc": CARD, "ec": reached, "lw": 1.8})  # fmt: skip
+        back = {"color": reached, "lw": 2.2}
+        arrow((7.5, 5.6), (8.75, 4.5), connectionstyle="arc3,rad=-0.25", **back)
+        arrow((9.0, 3.35), (9.0, 1.75), **back)
+        arrow((8.15, 0.75), (3.5, 0.75), connectionstyle="arc3,rad=-0.08", **back)
+        arrow((5.0, 4.45), (6.1, 5.6), connectionstyle="arc3,rad=-0.25", color=FAINT, ls=(0, (4, 2)))
+        axes.text(5.0, 5.25, "answers,\nno gradient", ha="right", va="center", fontsize=9, color=INK)
+        axes.text(9.25, 2.55, "gradient", rotation=90, ha="left", va="center", fontsize=9, color=reached)
+        axes.text(6.5, 0.1, "… and through z's input into v", ha="center", va="bottom", fontsize=9, color=reached)
+    words = (
+        "The gradient of L_VSD reaches the classifier on z, the layer that makes z and, through that layer's input, "
+        "the trunk that makes v. It never reaches the classifier on v, whose answers count as given."
+    )
+    return described(figure, words)
+
+
+def changes_by_loss(
+    groups: Mapping[str, Mapping[str, Float[np.ndarray, " runs"]]], *, baseline: str, xlabel: str
+) -> Figure:
+    """Change of a number against the `baseline` loss, for each other loss in each group of runs.
+
+    A dot is a run minus the baseline's mean, a bar the difference of means with Welch's 95 % interval, its numbers at
+    the right.
+    """
+    rows = [(group, loss) for group, runs in groups.items() for loss in runs if loss != baseline]
+    losses = list(dict.fromkeys(loss for _, loss in rows))
+    found, y = {}, 0.0
+    with styled():
+        figure, axes = one_axes(0.32 * len(rows) + 0.42 * len(groups) + 0.7)
+        for group, runs in groups.items():
+            axes.text(0, y, group, transform=axes.get_yaxis_transform(), fontweight="bold", va="center", fontsize=9.5)
+            y += 1
+            for loss in (name for name in runs if name != baseline):
+                change = difference(runs[loss], runs[baseline])
+                mean, half = change.mean, change.high - change.mean
+                colour = OTHERS[losses.index(loss) % 4] if loss != losses[0] else COLOURS["bib"]
+                axes.plot(runs[loss] - runs[baseline].mean(), np.full(len(runs[loss]), y), "o", color=colour,
+                          markersize=4, alpha=0.55, lw=0)  # fmt: skip
+                axes.errorbar(mean, y, xerr=half, fmt="|", color=colour, markersize=11, lw=2, capsize=0)
+                axes.text(0.02, y, loss, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
+                found[f"{loss}, {group}"] = said = f"{mean:+.2f} ± {half:.2f}".replace("-", "−")
+                axes.text(1.0, y, said, transform=axes.get_yaxis_transform(), va="center", ha="right", fontsize=9)
+                y += 0.85
+            y += 0.25
+        axes.axvline(0, color=INK, lw=1)
+        low = min(float(np.min(runs[n] - runs[baseline].mean())) for runs in groups.values() for n in runs)
+        high = max(float(np.max(runs[n] - runs[baseline].mean())) for runs in groups.values() for n in runs)
+        width = high - low
+        axes.set(xlabel=xlabel, yticks=[], ylim=(y - 0.3, -0.6), xlim=(low - 0.75 * width, high + 0.45 * width))
+        axes.set_xticks([t for t in axes.get_xticks() if low - 0.1 * width <= t <= high + 0.1 * width])
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="y", visible=False)
+    return described(figure, f"{xlabel}: {'; '.join(f'{name} {words}' for name, words in found.items())}.")
