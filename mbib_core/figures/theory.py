@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from mbib_core.compare import difference
 from mbib_core.figures.style import (
@@ -17,6 +18,7 @@ from mbib_core.figures.style import (
     MARKERS,
     NAMES,
     OTHERS,
+    SHADES,
     SHARES,
     WIDTH,
     colour_of,
@@ -173,12 +175,21 @@ def encoder_plane(cloud: Any, named: Mapping[str, tuple[float, float]], *, findi
     with styled():
         figure, axes = one_axes(3.8)
         grey_x, grey_y = np.transpose(cloud)
-        axes.scatter(grey_x, grey_y, s=8, color=FAINT, alpha=0.5, lw=0)
+        axes.scatter(grey_x, grey_y, s=8, color=FAINT, alpha=0.4, lw=0)
+        far = np.vstack([np.transpose([grey_x, grey_y]), list(named.values())]).max(0)
+        right, top = float(1.25 * far[0]), float(1.15 * far[1])
+        axes.set(xlim=(-0.04 * right, right), ylim=(-0.04 * top, top))
+        axes.plot([0, 0], [0, top], color=COLOURS["bib"], lw=4, alpha=0.35, solid_capstyle="butt")
+        axes.text(
+            0.015 * right, 0.99 * top, "sufficient: nothing missing", color=COLOURS["bib"], va="top", fontsize=9.5
+        )
+        axes.plot([0, right], [0, 0], color=OTHERS[1], lw=4, alpha=0.35, solid_capstyle="butt")
+        axes.text(0.02 * right, 0.015 * top, "nothing superfluous", color=OTHERS[1], va="bottom", fontsize=9.5)
         for index, (name, (x, y)) in enumerate(named.items()):
-            axes.plot(x, y, "os^Dv"[index % 5], color=list(COLOURS.values())[index % 5], markersize=8)
-            axes.annotate(name, (x, y), xytext=(8, 5), textcoords="offset points", fontweight="bold", zorder=4)
+            axes.plot(x, y, "os^Dv"[index % 5], color=SHADES[index % 6], markersize=8, zorder=4)
+            words = axes.annotate(name, (x, y), xytext=(8, 6), textcoords="offset points", fontweight="bold", zorder=5)
+            words.set_path_effects([withStroke(linewidth=3, foreground=CARD)])
         axes.set(xlabel="I(v;y|z): missing of y (nats)", ylabel="I(v;z|y): kept beside y (nats)")
-        axes.margins(x=0.2, y=0.12)
     return described(figure, finding)
 
 
