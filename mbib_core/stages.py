@@ -48,7 +48,7 @@ def network_of(folder: Path, method: str) -> nn.Module:
 
 @torch.inference_mode()
 def log_answers(network: nn.Module, x: Tensor, shares: Iterable[float]) -> dict[str, Tensor]:
-    """Log-probabilities [N, C] of v_1, v_2, ..., of their average with these `shares` (Eq. 6.2), and of z."""
+    """Log-probabilities [N, C] of v_1, v_2, ..., their average with these `shares` (this book's Eq. 6.2), and z."""
     parts: dict[str, list[Tensor]] = {}
     for batch in x.split(250):
         out = network(batch)
@@ -78,7 +78,8 @@ def on_test(network: nn.Module, data: LongTailed, shares: Iterable[float]) -> di
     right = {name: log_p.argmax(1) == y for name, log_p in said.items()}
     wrong = ~right["v_3"]
     rescued = wrong & (right["v_1"] | right["v_2"])
-    return {"right": found, "says": says, "v_3 wrong": int(wrong.sum()), "of these v_1 or v_2 right": int(rescued.sum())}
+    counted = {"v_3 wrong": int(wrong.sum()), "of these v_1 or v_2 right": int(rescued.sum())}
+    return {"right": found, "says": says} | counted
 
 
 def on_training(network: nn.Module, data: LongTailed, shares: Iterable[float]) -> dict[str, list[float]]:
@@ -153,7 +154,7 @@ def probe(x: Tensor, y: Tensor, classes: int, decay: float, steps: int = 60) -> 
 
 
 def usable(network: nn.Module, data: LongTailed) -> dict[str, dict[str, float]]:
-    """What linear probes read of each view on test images: accuracy (0 to 1) and usable information in nats (6.1).
+    """What linear probes read of each view on test images: accuracy (0 to 1) and usable information in nats (6.6).
 
     Fitted to validation images, PROBED a class at most; a fifth of them chooses the decay. Classes without validation
     images are left out.
@@ -190,7 +191,8 @@ def measure(folder: Path, data: LongTailed) -> dict[str, Any]:
         found[method] = {"test": on_test(network, data, shares), "training": on_training(network, data, shares)}
         if method == "mbib":
             found[method] |= {"examples": examples(network, data, shares), "usable": usable(network, data)}
-    return {"data": data.name, "classes": data.classes, "counts": data.counts.tolist(), "shares": list(shares), "methods": found}
+    classes = {"classes": data.classes, "counts": data.counts.tolist()}
+    return {"data": data.name} | classes | {"shares": list(shares), "methods": found}
 
 
 def main(folder: Path) -> None:

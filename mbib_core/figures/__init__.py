@@ -33,7 +33,6 @@ from mbib_core.figures.theory import (
     class_regions,
     digit_plane,
     encoder_plane,
-    gradient_path,
     information_plane,
     posterior_curves,
     teacher_and_student,

@@ -36,7 +36,9 @@ def two_classifiers() -> Figure:
         arrow(axes, (8.85, 4.0), (8.85, 1.9), **back)
         arrow(axes, (8.2, 0.75), (4.6, 0.75), **back)
         arrow(axes, (4.2, 0.75), (0.8, 0.75), **back)
-        axes.text(4.4, 0.5, r"the way of the gradient of $L_\mathrm{VSD}$", ha="center", va="top", fontsize=9.5, **taught)
+        axes.text(
+            4.4, 0.5, r"the way of the gradient of $L_\mathrm{VSD}$", ha="center", va="top", fontsize=9.5, **taught
+        )
         axes.plot(4.95, 4.2, marker="x", color=COLOURS["ce"], markersize=10, mew=2.4, zorder=5)
         axes.text(4.1, 3.0, "no gradient\ninto $f_v$", ha="right", va="center", fontsize=9, color=COLOURS["ce"])
     words = (
@@ -76,9 +78,8 @@ def three_teachers(shares: Sequence[float] = (0.1, 0.3, 0.6)) -> Figure:
             thick: dict[str, Any] = {"color": pink, "lw": 1 + 5 * share, "mutation_scale": 9 + 9 * share}
             bend = f"arc3,rad={-0.13 * (4 - int(i)):.2f}"
             arrow(upper, (x + 0.1, 5.65), (z_at - 0.5 + 0.25 * int(i), 5.75), connectionstyle=bend, **thick)
-            top = (7.42, 7.35, 6.62)[int(i) - 1]
-            upper.text((6.6, 7.6, 8.9)[int(i) - 1], top, f"{share:g}", color=pink, fontweight="bold", ha="center",
-                       va="center", fontsize=10,
+            place = {"1": (5.2, 7.36), "2": (6.75, 6.42), "3": (9.0, 5.97)}[i]
+            upper.text(*place, f"{share:g}", color=pink, fontweight="bold", ha="center", va="center", fontsize=10,
                        bbox={"fc": CARD, "ec": "none", "pad": 0.8})  # fmt: skip
             arrow(lower, (x + 0.1, 5.65), (8.2, 7.35), color=FAINT, lw=1 + 5 * share, mutation_scale=9 + 9 * share)
         box(lower, r"$\bar p$", 8.75, 7.5, edge=pink)

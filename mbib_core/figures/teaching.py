@@ -37,7 +37,7 @@ def gradient_map(norms: Mapping[str, Mapping[str, float | None]], *, finding: st
                 if value is None:
                     axes.plot(x, y, marker="x", color=COLOURS["ce"], markersize=10, mew=2.2)
                     continue
-                size = 120 + 780 * value / largest
+                size = 300 + 800 * value / largest
                 axes.scatter(x, y, s=size, color=COLOURS["bib"], alpha=0.25, lw=0)
                 axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=9.5)
         axes.set_xticks(range(len(parts)), parts)
@@ -159,10 +159,8 @@ def spaced(places: Sequence[float], gap: float) -> list[float]:
     return found
 
 
-def lessons(
-    rows: Mapping[str, Mapping[str, float]], *, caps: Mapping[str, float], xlabel: str, finding: str
-) -> Figure:
-    """A line for each group of classes, a mark for each classifier; "z, β = 0" is hollow, `caps` are upright strokes."""
+def lessons(rows: Mapping[str, Mapping[str, float]], *, caps: Mapping[str, float], xlabel: str, finding: str) -> Figure:
+    """A line for each group of classes, a mark for each classifier; "z, β = 0" is hollow, `caps` are strokes."""
     looks = {name: (HEADS[name], HEADS[name], HEAD_MARKS[name], HEAD_NAMES[name]) for name in HEADS}
     looks["z, β = 0"] = (CARD, COLOURS["mbib-beta0"], MARKERS["mbib-beta0"], "z, β = 0")
     with styled():
@@ -195,27 +193,25 @@ def head_and_tail(
 ) -> Figure:  # fmt: skip
     """Tail accuracy against head accuracy of each classifier while log n is subtracted more and more.
 
-    `curves` are (head, tail) by the names of HEADS; the step number `marked`, where nothing is subtracted, has a mark.
-    `labels_at` moves a curve's name: its step, and the offset in points.
+    `curves` are (head, tail) by the names of HEADS, or others, dashed; the step number `marked`, where nothing is
+    subtracted, has a mark. `labels_at` moves a curve's name: its step, and the offset in points.
     """
     with styled():
         figure, axes = one_axes(3.6)
         for name, (head, tail) in curves.items():
-            colour = HEADS[name]
+            colour = HEADS.get(name, COLOURS["mbib-beta0"])
             axes.plot(head, tail, color=colour, lw=2.2 if name in ("v_3", "z") else 1.6,
-                      ls=(0, (4, 2)) if name == "average" else "-")  # fmt: skip
-            axes.plot(head[marked], tail[marked], HEAD_MARKS[name], color=colour, mec=CARD, mew=0.8, markersize=9,
-                      zorder=4)  # fmt: skip
+                      ls="-" if name in HEADS else (0, (4, 2)))  # fmt: skip
+            axes.plot(head[marked], tail[marked], HEAD_MARKS.get(name, "v"), color=colour, mec=CARD, mew=0.8,
+                      markersize=9, zorder=4)  # fmt: skip
             step, right, up = (labels_at or {}).get(name, (marked, 8, 4))
-            axes.annotate(HEAD_NAMES[name], (head[step], tail[step]), (right, up), textcoords="offset points",
+            axes.annotate(HEAD_NAMES.get(name, name), (head[step], tail[step]), (right, up), textcoords="offset points",
                           color=colour, fontsize=11, fontweight="bold", zorder=5)  # fmt: skip
         axes.set(xlabel=xlabel, ylabel=ylabel)
     return described(figure, finding)
 
 
-def maps_and_means(
-    images: Mapping[str, Mapping[str, Any]], *, finding: str
-) -> Figure:
+def maps_and_means(images: Mapping[str, Mapping[str, Any]], *, finding: str) -> Figure:
     """A row for each image, a column for each map [H, W] of it, with the map's mean, what pooling leaves, below."""
     with styled():
         columns = list(next(iter(images.values())))
@@ -248,17 +244,15 @@ def read_by_stage(
         for (name, values), (colour, dashes, mark) in zip(series.items(), looks, strict=False):
             at = range(len(values))
             axes.plot(at, values, color=colour, ls=dashes, marker=mark, markersize=6)
-            axes.annotate(name, (1, values[1]), (4, 9 if name == next(iter(series)) else -9),
-                          textcoords="offset points", color=colour, fontweight="bold", ha="right",
-                          va="bottom" if name == next(iter(series)) else "top")  # fmt: skip
+            first = name == next(iter(series))
+            axes.annotate(name, (0, values[0]), (0, 18 if first else -18), textcoords="offset points", color=colour,
+                          fontweight="bold", ha="left", va="bottom" if first else "top")  # fmt: skip
             for x, value in zip(at, values, strict=True):
-                up = name == next(iter(series))
-                axes.annotate(f"{value:.2f}", (x, value), (6, 5 if up else -5), textcoords="offset points",
-                              color=colour, fontsize=9, va="bottom" if up else "top")  # fmt: skip
+                axes.annotate(f"{value:.2f}", (x, value), (6, 5 if first else -5), textcoords="offset points",
+                              color=colour, fontsize=9, va="bottom" if first else "top")  # fmt: skip
         axes.axhline(most, color=FAINT, lw=1, ls=(0, (2, 2)))
         axes.text(0, most, f" all there is: {most:.2f}", color=FAINT, va="bottom", fontsize=9.5)
         axes.set_xticks(range(len(stages)), stages)
         axes.set(xlim=(-0.2, len(stages) - 0.55), ylim=(0, 1.12 * most), ylabel=ylabel)
         axes.grid(axis="x", visible=False)
     return described(figure, finding)
-

@@ -200,9 +200,9 @@ def teacher_and_student(
     accuracies: Mapping[str, Mapping[str, float]],
     title: str,
 ) -> Figure:
-    """The true class's probability by z against that by v, for each group of pictures (masks [n]), and accuracy below.
+    """The true class's probability by z against that by v, for each group of images (masks [n]), and accuracy below.
 
-    A map's cell is the darker, the more of the group's pictures fall into it; the dashed diagonal is agreement.
+    A map's cell is the darker, the more of the group's images fall into it; the dashed diagonal is agreement.
     `accuracies` are by classifier and group, 0 to 1.
     """
     with styled():
@@ -215,7 +215,7 @@ def teacher_and_student(
             share = np.histogram2d(p_z[inside], p_v[inside], edges)[0] / max(1, inside.sum())
             axes.imshow(share**0.4, origin="lower", extent=(0, 1, 0, 1), vmin=0, vmax=1, cmap=SHARES)
             axes.plot([0, 1], [0, 1], color=COLOURS["ce"], lw=1, ls="--")
-            axes.set_title(f"{name} shots", fontweight="normal")
+            axes.set_title(f"{name}-shot", fontweight="normal")
             axes.set(xticks=[0, 1], yticks=[0, 1], xlabel="p(y|v)")
             axes.grid(False)
             axes.spines[:].set(visible=True, color=GRID)
@@ -223,63 +223,23 @@ def teacher_and_student(
         axes = below.subplots()
         for index, (name, by_group) in enumerate(accuracies.items()):
             at = np.arange(len(groups)) + 0.38 * index
-            bars = axes.barh(at, [100 * by_group[g] for g in groups], height=0.34, color=OTHERS[1 + index],
+            bars = axes.barh(at, [100 * by_group[g] for g in groups], height=0.34, color=(FAINT, COLOURS["bib"])[index % 2],
                              hatch=("", "///")[index % 2], edgecolor=CARD, lw=0, label=f"by {name}")  # fmt: skip
             axes.bar_label(bars, fmt="%.0f", padding=3, fontsize=9)
         axes.set_yticks(np.arange(len(groups)) + 0.19, list(groups))
-        axes.set(xlim=(0, 108), xlabel="accuracy on test pictures (%)")
+        axes.set(xlim=(0, 108), xlabel="test accuracy (%)")
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         legend(axes)
     parts = [
-        f"{group} shots {listed([f'{100 * a[group]:.0f} % by {name}' for name, a in accuracies.items()])}"
+        f"{group}-shot {listed([f'{100 * a[group]:.0f} % by {name}' for name, a in accuracies.items()])}"
         for group in groups
     ]
     spread = {g: float(np.mean(np.abs(p_v[m] - p_z[m]))) for g, m in groups.items()}
     apart = listed([f"{gap:.2f} for {group} shots" for group, gap in spread.items()])
     words = f"{title}. The two probabilities of the true class differ on average by {apart}. Right"
     return described(figure, f"{words}: {'; '.join(parts)}.")
-
-
-def gradient_path() -> Figure:
-    """Where the gradient of Eq. 8 goes: into f_z, z and, through z's input, the trunk; the stop-gradient spares f_v."""
-    places = {"$x$": (0.5, 1.2), "trunk": (2.7, 1.2), "$v$": (5.0, 1.2), "$z$": (8.6, 1.2), "$f_v$": (5.0, 3.9)}
-    places["$f_z$"] = (8.6, 3.9)
-    reached, spared = COLOURS["ce"], FAINT
-    with styled():
-        figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
-        axes = figure.subplots()
-        axes.set(xlim=(-0.3, 10.1), ylim=(0.0, 6.3), xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-        axes.grid(False)
-
-        def arrow(start: tuple[float, float], end: tuple[float, float], **look: Any) -> None:
-            axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "lw": 1.3, "color": INK} | look)
-
-        trained = ("trunk", "$z$", "$f_z$")
-        for name, place in places.items():
-            edge = reached if name in trained else spared
-            box = {"boxstyle": "round,pad=0.42", "fc": CARD, "ec": edge, "lw": 1.8 if name in trained else 1.2}
-            axes.text(*place, name, ha="center", va="center", fontsize=12, bbox=box)
-        for (x, y), (x2, y2) in (((0.9, 1.2), (1.9, 1.2)), ((3.5, 1.2), (4.55, 1.2)), ((5.45, 1.2), (8.15, 1.2)),
-                                 ((5.0, 1.75), (5.0, 3.35)), ((8.6, 1.75), (8.6, 3.35))):  # fmt: skip
-            arrow((x, y), (x2, y2), color=FAINT)
-        axes.text(6.8, 5.75, r"$L_\mathrm{VSD}$", ha="center", va="center", fontsize=12, color=reached,
-                  bbox={"boxstyle": "round,pad=0.3", "fc": CARD, "ec": reached, "lw": 1.8})  # fmt: skip
-        back = {"color": reached, "lw": 2.2}
-        arrow((7.5, 5.6), (8.75, 4.5), connectionstyle="arc3,rad=-0.25", **back)
-        arrow((9.0, 3.35), (9.0, 1.75), **back)
-        arrow((8.15, 0.75), (3.5, 0.75), connectionstyle="arc3,rad=-0.08", **back)
-        arrow((5.0, 4.45), (6.1, 5.6), connectionstyle="arc3,rad=-0.25", color=FAINT, ls=(0, (4, 2)))
-        axes.text(5.0, 5.25, "answers,\nno gradient", ha="right", va="center", fontsize=9, color=INK)
-        axes.text(9.25, 2.55, "gradient", rotation=90, ha="left", va="center", fontsize=9, color=reached)
-        axes.text(6.5, 0.1, "… and through z's input into v", ha="center", va="bottom", fontsize=9, color=reached)
-    words = (
-        "The gradient of L_VSD reaches the classifier on z, the layer that makes z and, through that layer's input, "
-        "the trunk that makes v. It never reaches the classifier on v, whose answers count as given."
-    )
-    return described(figure, words)
 
 
 def changes_by_loss(
