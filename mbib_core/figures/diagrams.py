@@ -43,7 +43,7 @@ def two_classifiers() -> Figure:
         axes.text(4.1, 3.0, "no gradient\ninto $f_v$", ha="right", va="center", fontsize=9, color=COLOURS["ce"])
     words = (
         "L_VSD never trains the classifier on v, but it does train the trunk. The network of BIB: a trunk makes v of "
-        "the image x, and a linear layer, normalisation and ReLU make z of v. One classifier stands on v, one on z, and "
+        "the image x, and a linear layer, normalisation and ReLU make z of v. One classifier stands on v, one on z; "
         "labels teach both, by L_v and L_z. L_VSD is an arrow from the classifier on v to that on z. Its gradient runs "
         "from the classifier on z through z and v into the trunk; the way into the classifier on v is cut."
     )
@@ -51,7 +51,7 @@ def two_classifiers() -> Figure:
 
 
 def three_teachers(shares: Sequence[float] = (0.1, 0.3, 0.6)) -> Figure:
-    """MBIB as it is written, three teachers of z with their `shares`, and below as its gradient sees it: one teacher."""
+    """MBIB as it is written, three teachers of z with their `shares`, and below as its gradient sees it: one."""
     pink = COLOURS["mbib"]
     columns = {"1": 2.6, "2": 5.1, "3": 7.6}
     z_at = 10.9

@@ -223,7 +223,8 @@ def teacher_and_student(
         axes = below.subplots()
         for index, (name, by_group) in enumerate(accuracies.items()):
             at = np.arange(len(groups)) + 0.38 * index
-            bars = axes.barh(at, [100 * by_group[g] for g in groups], height=0.34, color=(FAINT, COLOURS["bib"])[index % 2],
+            colour = (FAINT, COLOURS["bib"])[index % 2]
+            bars = axes.barh(at, [100 * by_group[g] for g in groups], height=0.34, color=colour,
                              hatch=("", "///")[index % 2], edgecolor=CARD, lw=0, label=f"by {name}")  # fmt: skip
             axes.bar_label(bars, fmt="%.0f", padding=3, fontsize=9)
         axes.set_yticks(np.arange(len(groups)) + 0.19, list(groups))
