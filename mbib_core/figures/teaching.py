@@ -245,7 +245,7 @@ def read_by_stage(
             at = range(len(values))
             axes.plot(at, values, color=colour, ls=dashes, marker=mark, markersize=6)
             first = name == next(iter(series))
-            axes.annotate(name, (0, values[0]), (0, 18 if first else -18), textcoords="offset points", color=colour,
+            axes.annotate(name, (0, values[0]), (0, 30 if first else -18), textcoords="offset points", color=colour,
                           fontweight="bold", ha="left", va="bottom" if first else "top")  # fmt: skip
             for x, value in zip(at, values, strict=True):
                 axes.annotate(f"{value:.2f}", (x, value), (6, 5 if first else -5), textcoords="offset points",
