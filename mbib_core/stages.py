@@ -11,7 +11,7 @@ import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from mbib_core import compare, results
 from mbib_core.data import Images, LongTailed, first_of_each_class, load
 from mbib_core.methods import methods_on, settle
+from mbib_core.networks.bottleneck import Bottleneck
 from mbib_core.settings import Settings, run_id
 from mbib_core.weights import read_weights
 
@@ -40,14 +41,16 @@ def noise_of_a_run(records: Iterable[results.Record], group: str) -> compare.Noi
     return compare.noise(values for values in alike.values() if len(values) > 1)
 
 
-def network_of(folder: Path, method: str) -> nn.Module:
+def network_of(folder: Path, method: str) -> Bottleneck:
     """The recorded network of seed 0 on CIFAR-100-LT at factor 100."""
     settings = settle(Settings(data="cifar100-lt", imbalance=100, method=method, seed=0))
-    return read_weights(folder / f"{run_id(settings)}.safetensors").network.eval()
+    network = read_weights(folder / f"{run_id(settings)}.safetensors").network.eval()
+    assert isinstance(network, Bottleneck)
+    return network
 
 
 @torch.inference_mode()
-def log_answers(network: nn.Module, x: Tensor, shares: Iterable[float]) -> dict[str, Tensor]:
+def log_answers(network: Bottleneck, x: Tensor, shares: Iterable[float]) -> dict[str, Tensor]:
     """Log-probabilities [N, C] of v_1, v_2, ..., their average with these `shares` (this book's Eq. 6.2), and z."""
     parts: dict[str, list[Tensor]] = {}
     for batch in x.split(250):
@@ -67,7 +70,7 @@ def right_by_class(log_p: Tensor, y: Tensor, counts: Tensor, tau: float) -> list
     return torch.bincount(y[right], minlength=len(counts)).tolist()
 
 
-def on_test(network: nn.Module, data: LongTailed, shares: Iterable[float]) -> dict[str, Any]:
+def on_test(network: Bottleneck, data: LongTailed, shares: Iterable[float]) -> dict[str, Any]:
     """By classifier: images right by class for each of TAUS, and how often each class is said at tau = 0; and how many
     of the images on which v_3 is wrong v_1 or v_2 has right."""
     said, y = log_answers(network, data.test.x, shares), data.test.y
@@ -82,7 +85,7 @@ def on_test(network: nn.Module, data: LongTailed, shares: Iterable[float]) -> di
     return {"right": found, "says": says} | counted
 
 
-def on_training(network: nn.Module, data: LongTailed, shares: Iterable[float]) -> dict[str, list[float]]:
+def on_training(network: Bottleneck, data: LongTailed, shares: Iterable[float]) -> dict[str, list[float]]:
     """By classifier: the mean probability of the true class over the first PER_CLASS training images of each class."""
     images = first_of_each_class(data.train, PER_CLASS)
     size = torch.bincount(images.y, minlength=len(data.counts))
@@ -94,7 +97,7 @@ def on_training(network: nn.Module, data: LongTailed, shares: Iterable[float]) -
     return found
 
 
-def examples(network: nn.Module, data: LongTailed, shares: Iterable[float], many: int = 5) -> list[dict[str, Any]]:
+def examples(network: Bottleneck, data: LongTailed, shares: Iterable[float], many: int = 5) -> list[dict[str, Any]]:
     """Training images of few-shot classes on which the teachers say what they say on average of such images.
 
     For each its class, the image as a PNG, and the answers [C] of all classifiers.
@@ -123,14 +126,14 @@ def _png(x: Tensor) -> str:
 
 
 @torch.inference_mode()
-def views(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
+def views(network: Bottleneck, x: Tensor) -> dict[str, Tensor]:
     """Of each stage the pooled observation v_i and the map averaged over 4 x 4 cells, and z: [N, numbers]."""
     parts: dict[str, list[Tensor]] = {}
     for batch in x.split(250):
         maps = network.backbone(network.normalised(batch))
         v = [observe(m) for observe, m in zip(network.observe, maps, strict=True)]
         own = {f"map {i}": F.adaptive_avg_pool2d(m, 4).flatten(1) for i, m in enumerate(maps, 1)}
-        own |= {f"v_{i}": v_i for i, v_i in enumerate(v, 1)} | {"z": network.represent(v[-1])}
+        own |= {f"v_{i}": v_i for i, v_i in enumerate(v, 1)} | {"z": network(batch).z}
         for name, value in own.items():
             parts.setdefault(name, []).append(value)
     return {name: torch.cat(values).clone() for name, values in parts.items()}
@@ -153,7 +156,7 @@ def probe(x: Tensor, y: Tensor, classes: int, decay: float, steps: int = 60) -> 
     return model.requires_grad_(False)
 
 
-def usable(network: nn.Module, data: LongTailed) -> dict[str, dict[str, float]]:
+def usable(network: Bottleneck, data: LongTailed) -> dict[str, dict[str, float]]:
     """What linear probes read of each view on test images: accuracy (0 to 1) and usable information in nats (6.6).
 
     Fitted to validation images, PROBED a class at most; a fifth of them chooses the decay. Classes without validation
@@ -185,7 +188,7 @@ def measure(folder: Path, data: LongTailed) -> dict[str, Any]:
     """All of it, by method."""
     found: dict[str, Any] = {}
     for method in METHODS:
-        alphas = methods_on(data.name)["mbib"].own["alphas"]
+        alphas = cast(tuple[float, ...], methods_on(data.name)["mbib"].own["alphas"])
         shares = (*alphas, 1 - math.fsum(alphas))
         network = network_of(folder, method)
         found[method] = {"test": on_test(network, data, shares), "training": on_training(network, data, shares)}
