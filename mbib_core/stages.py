@@ -128,12 +128,13 @@ def _png(x: Tensor) -> str:
 @torch.inference_mode()
 def views(network: Bottleneck, x: Tensor) -> dict[str, Tensor]:
     """Of each stage the pooled observation v_i and the map averaged over 4 x 4 cells, and z: [N, numbers]."""
+    assert network.represent is not None
     parts: dict[str, list[Tensor]] = {}
     for batch in x.split(250):
         maps = network.backbone(network.normalised(batch))
         v = [observe(m) for observe, m in zip(network.observe, maps, strict=True)]
         own = {f"map {i}": F.adaptive_avg_pool2d(m, 4).flatten(1) for i, m in enumerate(maps, 1)}
-        own |= {f"v_{i}": v_i for i, v_i in enumerate(v, 1)} | {"z": network(batch).z}
+        own |= {f"v_{i}": v_i for i, v_i in enumerate(v, 1)} | {"z": network.represent(v[-1])}
         for name, value in own.items():
             parts.setdefault(name, []).append(value)
     return {name: torch.cat(values).clone() for name, values in parts.items()}
