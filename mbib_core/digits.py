@@ -166,7 +166,7 @@ def train_pairs(
 
 
 def kept_by(net: Pair, x: Tensor, y: Tensor, width: float = NOISE, images: int = 450) -> dict[str, Any]:
-    """I(z;y) and, by Eq. 3, the superfluous I(v;z|y) of each network, in nats; z has noise of that width."""
+    """I(z;y) and the superfluous I(v;z|y) = I(v;z) - I(z;y) of each network, in nats; z has noise of that width."""
     means = net(x.expand(net.networks, -1, -1))[1][:, :images].numpy()
     noise = np.full(means.shape[1:], 2 * math.log(width))
     i_vz, i_zy = (
