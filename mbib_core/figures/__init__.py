@@ -1,9 +1,9 @@
 """The book's pictures: functions of arrays that return a Figure, in one style, and `show`, which puts one on the page.
 
-`style` has the look and the shared parts, `charts` curves, bars and intervals of plain numbers, `classes` data sets and
-accuracy by class, `features` what a network says and its features, `front` the front page's picture, `tails` the pictures
-of the first two chapters, `garden` and `theory` those of the theory, `stages` what the stages of a network know,
-`diagrams` the networks. Training needs nothing of this package.
+`style` has the look and the shared parts, `charts` curves, bars and intervals of plain numbers, `classes` data sets
+and accuracy by class, `features` what a network says and its features, `front` the front page's picture, `tails` the
+pictures of the first two chapters, `garden` and `theory` those of the theory, `diagrams` the networks. Training needs
+nothing of this package.
 """
 
 from mbib_core.figures.charts import (
@@ -76,6 +76,9 @@ from mbib_core.figures.tails import (
     three_regions,
     tilt,
     two_tests,
+)
+from mbib_core.figures.teaching import (
+    by_group,
 )
 from mbib_core.figures.theory import (
     changes_by_loss,

@@ -57,9 +57,10 @@
     );
     table.caption.textContent = `${title}: in truth ${data.names[y]}, one of ${data.counts[y]} training images of its class. Numbers of images in brackets.`;
     const said = (column) => { const i = column.indexOf(Math.max(...column)); return `${data.names[i]} ${percent(column[i])}`; };
+    const truth = average[y] === Math.max(...average) ? '' : `, ${data.names[y]} ${percent(average[y])}`;
     says.textContent =
-      `${list(data.stages.map((name, s) => `${name} says ${said(full[s])}`))}. Their mean with weights ${shares.map((v) => v.toFixed(2)).join(', ')}: ${said(average)}, ` +
-      `${data.names[y]} ${percent(average[y])}. At β = ${beta.toFixed(1)} the best z gives ${data.names[y]} ${percent(best[y])}` +
+      `${list(data.stages.map((name, s) => `${name} says ${said(full[s])}`))}. Their mean with weights ${shares.map((v) => v.toFixed(2)).join(', ')}: ${said(average)}${truth}. ` +
+      `At β = ${beta.toFixed(1)} the best z gives ${data.names[y]} ${percent(best[y])}` +
       (beta === 0 ? ', as the label alone asks.' : '.');
   };
   const tell = (name) => (v) => `${name} = ${(v / 100).toFixed(2)}`;
