@@ -131,6 +131,18 @@ def test_a_difference_has_welchs_interval(one, other):
     assert turned.sign == -found.sign
 
 
+def test_an_interaction_is_the_difference_of_two_differences():
+    a, b, c, d = [1.0, 2.0, 4.0], [0.0, 3.0], [5.0, 6.0, 7.0, 9.0], [2.0, 2.5]
+    found = compare.contrast([(1, a), (-1, b), (-1, c), (1, d)])
+    assert found.mean == pytest.approx(np.mean(a) - np.mean(b) - np.mean(c) + np.mean(d))
+    parts = [np.var(x, ddof=1) / len(x) for x in (a, b, c, d)]
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(x) - 1) for part, x in zip(parts, (a, b, c, d), strict=True))
+    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, freedom) * math.sqrt(sum(parts)))
+    assert found.n == (5, 6)
+    halved = compare.contrast([(0.5, a), (-0.5, b)])
+    assert halved[:3] == pytest.approx(np.array(compare.difference(a, b)[:3]) / 2)
+
+
 def test_equal_spreads_and_sizes_give_the_t_of_both_together():
     found = compare.difference([1.0, 3.0], [0.0, 2.0])  # sd sqrt(2) on both sides, 2 degrees of freedom
     half = compare.student_t(2) * math.sqrt(2)
