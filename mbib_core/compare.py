@@ -195,7 +195,7 @@ def contrast(
         shares = [(w * w * statistics.variance(v) / len(v), len(v) - 1) for w, v in parts]
         half = 0.0
         if (variance := sum(share for share, _ in shares)) > 0:
-            freedom = variance**2 / sum(share**2 / free for share, free in shares)
+            freedom = 1 / sum((share / variance) ** 2 / free for share, free in shares)
             half = student_t(freedom, level) * math.sqrt(variance)
     return Difference(mean, mean - half, mean + half, n)  # type: ignore[arg-type]
 
