@@ -133,13 +133,14 @@ def noise(groups: Iterable[Iterable[float]]) -> Noise:
 def around(values: Sequence[float], known: Noise | None = None) -> tuple[float, float, float]:
     """The mean of independent `values` and the ends of its 95 % interval: Student's of these values.
 
-    A single value has none (NaN), unless `known` says how far single runs spread. Raises ValueError without values.
+    A single value has none (NaN). If `known` says how far single runs spread, that is taken instead of these values'
+    own spread. Raises ValueError without values.
     """
     if not values:
         raise ValueError("no values have no mean")
     mean, half = statistics.fmean(values), interval(values)
-    if len(values) == 1 and known is not None:
-        half = student_t(known.freedom) * known.sd
+    if known is not None:
+        half = student_t(known.freedom) * known.sd / math.sqrt(len(values))
     return mean, mean - half, mean + half
 
 

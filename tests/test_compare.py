@@ -170,12 +170,13 @@ def test_one_run_has_no_interval_unless_the_noise_of_a_run_is_known():
     assert found.high - found.mean == pytest.approx(compare.student_t(3) * known.sd * math.sqrt(1.5))
 
 
-def test_a_mean_has_students_interval_and_a_single_run_that_of_known_noise():
+def test_a_mean_has_students_interval_or_that_of_known_noise():
     known = compare.Noise(0.7, 9)
     low, high = stats.t.interval(0.95, 2, 2, stats.sem([1.0, 2.0, 3.0]))
-    assert compare.around([1.0, 2.0, 3.0], known) == pytest.approx((2, low, high))
+    assert compare.around([1.0, 2.0, 3.0]) == pytest.approx((2, low, high))
     half = stats.t.ppf(0.975, 9) * 0.7
     assert compare.around([5.0], known) == pytest.approx((5, 5 - half, 5 + half))
+    assert compare.around([4.0, 6.0], known) == pytest.approx((5, 5 - half / 2**0.5, 5 + half / 2**0.5))
     assert compare.around([5.0])[0] == 5
     assert math.isnan(compare.around([5.0])[1])
     with pytest.raises(ValueError, match="no values"):
