@@ -133,13 +133,14 @@ def noise(groups: Iterable[Iterable[float]]) -> Noise:
 def around(values: Sequence[float], known: Noise | None = None) -> tuple[float, float, float]:
     """The mean of independent `values` and the ends of its 95 % interval: Student's of these values.
 
-    A single value has none (NaN), unless `known` says how far single runs spread. Raises ValueError without values.
+    A single value has none (NaN). If `known` says how far single runs spread, that is taken instead of these values'
+    own spread. Raises ValueError without values.
     """
     if not values:
         raise ValueError("no values have no mean")
     mean, half = statistics.fmean(values), interval(values)
-    if len(values) == 1 and known is not None:
-        half = student_t(known.freedom) * known.sd
+    if known is not None:
+        half = student_t(known.freedom) * known.sd / math.sqrt(len(values))
     return mean, mean - half, mean + half
 
 
@@ -173,21 +174,31 @@ def difference(
     size and spread. Fewer than two runs on a side have no interval, unless `known` says how far single runs spread:
     then the interval is t sd sqrt(1/n + 1/m), of the same sd on both sides. Raises ValueError for an empty sample.
     """
-    a, b = list(one), list(other)
-    n = (len(a), len(b))
-    if 0 in n:
+    return contrast([(1, one), (-1, other)], level=level, known=known)
+
+
+def contrast(
+    terms: Iterable[tuple[float, Iterable[float]]], *, level: float = 0.95, known: Noise | None = None
+) -> Difference:
+    """The sum of weight times mean over `terms` of independent samples, with its interval, as `difference` has it.
+
+    An interaction is the contrast of four samples with weights 1, -1, -1, 1. The degrees of freedom are Satterthwaite's
+    (1946). `n` counts the runs with a positive and with a negative weight.
+    """
+    parts = [(weight, list(values)) for weight, values in terms]
+    n = tuple(sum(len(values) for weight, values in parts if weight * sign > 0) for sign in (1, -1))
+    if any(not values for _, values in parts):
         raise ValueError(f"a difference needs runs on both sides, here are {n[0]} and {n[1]}")
-    mean, half = statistics.fmean(a) - statistics.fmean(b), math.nan
+    mean, half = sum(weight * statistics.fmean(values) for weight, values in parts), math.nan
     if known is not None:
-        half = student_t(known.freedom, level) * known.sd * math.sqrt(1 / n[0] + 1 / n[1])
-    elif min(n) > 1:
-        parts = [statistics.variance(values) / len(values) for values in (a, b)]
-        if (variance := sum(parts)) > 0:
-            freedom = variance**2 / sum(part**2 / (k - 1) for part, k in zip(parts, n, strict=True))
+        half = student_t(known.freedom, level) * known.sd * math.sqrt(sum(w * w / len(v) for w, v in parts))
+    elif all(len(values) > 1 for _, values in parts):
+        shares = [(w * w * statistics.variance(v) / len(v), len(v) - 1) for w, v in parts]
+        half = 0.0
+        if (variance := sum(share for share, _ in shares)) > 0:
+            freedom = 1 / sum((share / variance) ** 2 / free for share, free in shares)
             half = student_t(freedom, level) * math.sqrt(variance)
-        else:
-            half = 0.0
-    return Difference(mean, mean - half, mean + half, n)
+    return Difference(mean, mean - half, mean + half, n)  # type: ignore[arg-type]
 
 
 def verdict(found: "Difference | Sequence[float]", what: str = "points") -> str:

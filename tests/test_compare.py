@@ -131,6 +131,18 @@ def test_a_difference_has_welchs_interval(one, other):
     assert turned.sign == -found.sign
 
 
+def test_an_interaction_is_the_difference_of_two_differences():
+    a, b, c, d = [1.0, 2.0, 4.0], [0.0, 3.0], [5.0, 6.0, 7.0, 9.0], [2.0, 2.5]
+    found = compare.contrast([(1, a), (-1, b), (-1, c), (1, d)])
+    assert found.mean == pytest.approx(np.mean(a) - np.mean(b) - np.mean(c) + np.mean(d))
+    parts = [np.var(x, ddof=1) / len(x) for x in (a, b, c, d)]
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(x) - 1) for part, x in zip(parts, (a, b, c, d), strict=True))
+    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, freedom) * math.sqrt(sum(parts)))
+    assert found.n == (5, 6)
+    halved = compare.contrast([(0.5, a), (-0.5, b)])
+    assert halved[:3] == pytest.approx(np.array(compare.difference(a, b)[:3]) / 2)
+
+
 def test_equal_spreads_and_sizes_give_the_t_of_both_together():
     found = compare.difference([1.0, 3.0], [0.0, 2.0])  # sd sqrt(2) on both sides, 2 degrees of freedom
     half = compare.student_t(2) * math.sqrt(2)
@@ -158,12 +170,13 @@ def test_one_run_has_no_interval_unless_the_noise_of_a_run_is_known():
     assert found.high - found.mean == pytest.approx(compare.student_t(3) * known.sd * math.sqrt(1.5))
 
 
-def test_a_mean_has_students_interval_and_a_single_run_that_of_known_noise():
+def test_a_mean_has_students_interval_or_that_of_known_noise():
     known = compare.Noise(0.7, 9)
     low, high = stats.t.interval(0.95, 2, 2, stats.sem([1.0, 2.0, 3.0]))
-    assert compare.around([1.0, 2.0, 3.0], known) == pytest.approx((2, low, high))
+    assert compare.around([1.0, 2.0, 3.0]) == pytest.approx((2, low, high))
     half = stats.t.ppf(0.975, 9) * 0.7
     assert compare.around([5.0], known) == pytest.approx((5, 5 - half, 5 + half))
+    assert compare.around([4.0, 6.0], known) == pytest.approx((5, 5 - half / 2**0.5, 5 + half / 2**0.5))
     assert compare.around([5.0])[0] == 5
     assert math.isnan(compare.around([5.0])[1])
     with pytest.raises(ValueError, match="no values"):
