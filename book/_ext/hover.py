@@ -25,6 +25,8 @@ MENTION = re.compile(
 ONE = re.compile(r"(?:Eqs?\.[ \u00a0])?\(?(\d+(?:\.\d+)?)\)?")
 # Words that mean something else as well, such as the rate of learning.
 AMBIGUOUS = {"rate", "probe", "shots"}
+# Terms that a chapter uses in another sense: the prior of a variational bound, "prior works".
+OTHER_SENSE = {"01": {"observation"}, "04": {"prior"}, "08": {"prior"}}
 NOT_IN = (
     nodes.reference,
     nodes.literal,
@@ -109,7 +111,8 @@ def link_prose(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     terms = {
         name: where[1] for (kind, name), where in objects.items() if kind == "term"
     }
-    usual = sorted(terms.keys() - AMBIGUOUS, key=len, reverse=True)
+    other = AMBIGUOUS | OTHER_SENSE.get(docname.removeprefix("book/")[:2], set())
+    usual = sorted(terms.keys() - other, key=len, reverse=True)
     words = (
         re.compile(rf"\b({'|'.join(map(re.escape, usual))})s?\b", re.I)
         if usual
