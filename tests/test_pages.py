@@ -274,6 +274,30 @@ def test_only_a_mathjax_that_is_not_the_sites_own_is_asked_for_elsewhere():
     assert changed == [f"script-src 'self' {hashed} https://cdn.example", "font-src 'self' https://cdn.example"]
 
 
+# ---------------------------------------------------------------- old addresses
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("02_information_bottleneck", "03_information_bottleneck"),
+        ("03_variational_bound", "04_variational_bound"),
+        ("04_rebalancing", "02_rebalancing"),
+    ],
+)
+def test_an_old_address_leads_to_the_new_page_and_keeps_its_place(browser, site, old, new):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{(site / old).as_uri()}.html#eq-1")
+    page.wait_for_url(f"**/{new}.html#eq-1")
+    context.close()
+    without = browser.new_context(java_script_enabled=False)
+    page = without.new_page()
+    page.goto(f"{(site / old).as_uri()}.html")
+    page.wait_for_url(f"**/{new}.html")
+    without.close()
+
+
 # ---------------------------------------------------------------- axe
 
 

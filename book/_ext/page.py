@@ -29,6 +29,27 @@ PLACE = re.compile(
 SCRIPT = re.compile(r"<script\b([^>]*)>(.*?)</script>", re.S)
 HANDLER = re.compile(r'<[a-z][^<>]*?\son[a-z]+="([^"]*)"')
 BLANK = re.compile(r'<a\b(?=[^>]*\starget="_blank")(?![^>]*\srel=)')
+# Chapters of the first edition that have another file now: who comes by an old address is sent on.
+MOVED = {
+    "book/02_information_bottleneck": "03_information_bottleneck",
+    "book/03_variational_bound": "04_variational_bound",
+    "book/04_rebalancing": "02_rebalancing",
+}
+FORWARD = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8" />
+<title>This chapter has moved</title>
+<meta name="robots" content="noindex" />
+<link rel="canonical" href="{to}" />
+<script>location.replace("{to}" + location.search + location.hash)</script>
+<noscript><meta http-equiv="refresh" content="0; url={to}" /></noscript>
+</head>
+<body>
+<main><h1>This chapter has moved</h1><p>It is now <a href="{to}">at {to}</a>.</p></main>
+</body>
+</html>
+"""
 log = logging.getLogger(__name__)
 
 
@@ -37,6 +58,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", with_own_mathjax)
     app.connect("html-page-context", with_true_roles)
     app.connect("html-page-context", with_word_on_formulas)
+    app.connect("build-finished", with_forwards)
     app.connect("build-finished", with_policy, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -67,6 +89,17 @@ def with_word_on_formulas(_: Sphinx, __: str, ___: str, context: dict, ____) -> 
     """Who has no JavaScript is told what stays undrawn."""
     if 'class="math' in context.get("body", ""):
         context["body"] = WITHOUT_SCRIPTS + context["body"]
+
+
+def with_forwards(app: Sphinx, error: Exception | None) -> None:
+    """Old addresses lead to the new pages; what stands behind # stays, for which a line of script is needed."""
+    if error or app.builder.format != "html":
+        return
+    for old, new in MOVED.items():
+        if (Path(app.outdir) / old).with_name(f"{new}.html").is_file():
+            text = FORWARD.format(to=f"{new}.html")
+            page = Path(app.outdir) / f"{old}.html"
+            page.write_text(text, encoding="utf-8", newline="\n")
 
 
 def with_policy(app: Sphinx, error: Exception | None) -> None:
