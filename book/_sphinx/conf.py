@@ -42,7 +42,11 @@ html_theme_options = {
     "repository_branch": _book["repository"]["branch"],
     "launch_buttons": _book["launch_buttons"],
     "home_page_in_toc": True,
-    **{f"navbar_{place}": [] for place in ("start", "center", "end", "persistent")},  # a second header, else
+    **{
+        f"navbar_{place}": [] for place in ("start", "center", "end", "persistent")
+    },  # a second header, else
 } | {name: value for name, value in _book["html"].items() if name.startswith("use_")}
 globals().update(_book["sphinx"]["config"])
-html_static_path = [str(_root / folder) for folder in _book["sphinx"]["config"]["html_static_path"]]
+html_static_path = [
+    str(_root / folder) for folder in _book["sphinx"]["config"]["html_static_path"]
+]

@@ -2,8 +2,8 @@
 
 `style` has the look and the shared parts, `charts` curves, bars and intervals of plain numbers, `classes` data sets
 and accuracy by class, `features` what a network says and its features, `front` the front page's picture, `tails` the
-pictures of the first two chapters, `garden` and `theory` those of the theory, `diagrams` the networks. Training needs
-nothing of this package.
+pictures of the first two chapters, `garden` and `theory` those of the theory, `diagrams` the networks, `teaching` who
+teaches whom in them. Training needs nothing of this package.
 """
 
 from mbib_core.figures.charts import (
