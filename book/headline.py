@@ -7,20 +7,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from mbib_core import compare, figures, results
+from mbib_core.data import load
 from mbib_core.methods import settle
 from mbib_core.overview import printed
 from mbib_core.settings import Settings, run_id
 
 BOOK = Path(__file__).resolve().parent
 BEGIN, END = "<!-- python book/chapters.py headline -->", "<!-- headline ends -->"
+SEEN = (
+    "<!-- the rare classes -->",
+    "<!-- the rare classes end -->",
+)  # on the front page alone
 METHODS = ("ce", "bsce", "bib", "mbib", "mbib-beta0")
 SHOTS = {"few": "fewer than 20", "medium": "20 to 100", "many": "more than 100"}
 REAL, SMALL = ("cifar100-lt", "CIFAR-100-LT"), ("glyphs-lt", "Glyphs-LT")
 
 
 def headline(folder: Path = BOOK / "results", root: Path = BOOK.parent) -> list[Path]:
-    """Draws book/headline.png and writes the answer into README.md and book/intro.md; returns the three files.
+    """Draws the two pictures, writes them and the answer into README.md and book/intro.md; returns the four files.
 
     Raises SystemExit on a page without marks, or where a method of the answer has no record: the pages then claim
     nothing.
@@ -48,9 +55,31 @@ def headline(folder: Path = BOOK / "results", root: Path = BOOK.parent) -> list[
             page,
             f"![{alt}]({there}headline.png){mark}\n\n{caption(runs[REAL[0]], there)}\n\n{words}",
         )
-    picture = root / "book" / "headline.png"
-    picture.write_bytes(figures.png(figure))
-    return [picture, *pages]
+    seen = what_is_seen(runs[SMALL[0]]["ce"])
+    words = (
+        "Figure: **What there is to learn from.** All training images, up to nine, of a frequent and of ever rarer "
+        f"classes of {SMALL[1]}, and the share of new images that a plainly trained network reads correctly."
+    )
+    alt = f"![{seen.get_label()}](seen.png){{.picture}}"
+    fill(root / "book" / "intro.md", f"{alt}\n\n{words}", SEEN)
+    pictures = {"headline.png": figure, "seen.png": seen}
+    for name, picture in pictures.items():
+        (root / "book" / name).write_bytes(figures.png(picture))
+    return [*(root / "book" / name for name in pictures), *pages]
+
+
+def what_is_seen(runs: list[results.Record]):
+    """Training images of four classes of Glyphs-LT, from the largest to the smallest, and how many are read right."""
+    data = load(SMALL[0])
+    by_size = data.counts.argsort(descending=True, stable=True)
+    chosen = by_size[[round(share * (len(by_size) - 1)) for share in (0, 0.4, 0.8, 1)]]
+    sheet = torch.full((4, 9, *data.train.x.shape[1:]), 255, dtype=torch.uint8)
+    for row, label in zip(sheet, chosen, strict=True):
+        images = data.train.x[data.train.y == label][:9]
+        row[: len(images)] = images
+    right = torch.tensor([run["test"]["by_class"]["v"] for run in runs]).mean(0)[chosen]
+    names = [f"{data.classes[label]}  ({data.counts[label]})" for label in chosen]
+    return figures.seen_and_right(sheet.numpy(), names, right.tolist())
 
 
 def own(records: list[results.Record], data: str, method: str) -> list[results.Record]:
@@ -167,11 +196,11 @@ def mean(values: Sequence[float]) -> str:
     return f"{sum(values) / len(values):.1f}"
 
 
-def fill(page: Path, block: str) -> None:
+def fill(page: Path, block: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
     """Puts `block` between the two marks of a page. Raises SystemExit where the page lacks them."""
-    text = page.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"{page} needs the lines {BEGIN} and {END}, once each")
-    head, tail = text.split(BEGIN)[0], text.split(END)[1]
+    text, (begin, end) = page.read_text(encoding="utf-8"), marks
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise SystemExit(f"{page} needs the lines {begin} and {end}, once each")
+    head, tail = text.split(begin)[0], text.split(end)[1]
     inside = f"\n\n{block}\n\n" if block else "\n\n"
-    page.write_text(f"{head}{BEGIN}{inside}{END}{tail}", encoding="utf-8", newline="\n")
+    page.write_text(f"{head}{begin}{inside}{end}{tail}", encoding="utf-8", newline="\n")

@@ -128,6 +128,7 @@ def test_the_picture_is_there_and_its_alt_text_has_the_means(page: Path) -> None
 def record(method: str, seed: int, value: float, data: str = "glyphs-lt", **settings: object) -> dict:
     s = settle(Settings(method=method, seed=seed, data=data, imbalance=100.0, **settings))
     part = {"default": "v", "accuracy": {"v": dict.fromkeys(("many", "medium", "few", "all"), value)}}
+    part["by_class"] = {"v": [value] * 50}
     made = {"run_id": run_id(s), "settings": s.plain(), "counts": [200, 50, 5], "validation": part}
     return made | ({"test": part} if s.purpose == "final" else {})
 
