@@ -157,7 +157,7 @@ def answer(runs: dict, noise: compare.Noise, there: str) -> str:
         else ""
     )
     split = (
-        " It helps on one data set and hurts on the other: [the ablations]"
+        " So the distillation helps on one data set and hurts on the other: [the ablations]"
         if control.sign * control_too.sign < 0
         else " [The ablations]"
     )
@@ -168,9 +168,9 @@ def answer(runs: dict, noise: compare.Noise, there: str) -> str:
         f"balanced softmax {said(lead)}.{assumed}\n\n"
         f"**Is it the distillation? On these data: {found[control.sign]}.** Without it (β = 0) the same network has "
         f"{mean(real['mbib-beta0'])} %. Against this control {said(control)}.\n\n"
-        f"**On a small data set: {found[lead_too.sign]}.** On {SMALL[1]}, letters and signs in "
-        f"{len(runs[SMALL[0]]['ce'][0]['counts'])} classes, {len(small['mbib'])} runs of MBIB, against the balanced "
-        f"softmax {said(lead_too)}, and against the control {said(control_too)}.{split}"
+        f"**On a small data set: {found[lead_too.sign]}.** On {SMALL[1]} there are letters and signs in "
+        f"{len(runs[SMALL[0]]['ce'][0]['counts'])} classes and {len(small['mbib'])} runs of MBIB. Against the balanced "
+        f"softmax {said(lead_too)}. Against the control {said(control_too)}.{split}"
         f"({there}08_ablations.ipynb) ask why, [the benchmark]({there}07_benchmark.ipynb) has all numbers."
     )
 
