@@ -214,6 +214,24 @@ def test_every_slider_moves_by_keyboard_and_by_pointer_at_once(page, name, site)
     assert wrong(page) == []
 
 
+def test_every_figure_that_the_reader_moves_is_drawn_and_tells_what_each_control_does(page, name, site):
+    figures = page.locator(".moving[data-ready]")
+    assert figures.count() == len(static(site, name).select(".moving"))
+    for figure in figures.all():
+        for control in figure.locator("input[type=range], select").all():
+            seen = [figure.inner_text()]
+            if control.get_attribute("type") == "range":
+                for key in ("Home", "End"):
+                    control.press(key)
+                    seen.append(figure.inner_text())
+            else:
+                for at in (0, control.locator("option").count() - 1):
+                    control.select_option(index=at)
+                    seen.append(figure.inner_text())
+            assert len(set(seen)) > 1
+    assert wrong(page) == []
+
+
 # ---------------------------------------------------------------- the policy
 
 FOREIGN = """() => {

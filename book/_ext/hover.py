@@ -33,7 +33,6 @@ NOT_IN = (
     nodes.math,
     nodes.title,
     nodes.raw,
-    nodes.caption,
     nodes.literal_block,
 )
 GREEK = dict(
