@@ -146,7 +146,7 @@ def evidence(shift: float) -> Figure:
         figure, axes = one_axes(3.0)
         for at, colour in ((0.0, COLOURS["bsce"]), (shift, COLOURS["ce"])):
             axes.plot(x, 1 / (1 + np.exp(at - x)), color=colour)
-        said = {"va": "center", "fontweight": "bold", "fontsize": 9.5}
+        said: dict[str, Any] = {"va": "center", "fontweight": "bold", "fontsize": 9.5}
         axes.text(-0.6, 0.62, "balanced\nanswer", color=COLOURS["bsce"], ha="right", **said)
         axes.text(shift + 0.6, 0.38, "answer for the\ntraining data", color=COLOURS["ce"], ha="left", **said)
         axes.annotate("", (shift, 0.5), (0, 0.5), arrowprops={"arrowstyle": "<|-|>", "color": INK, "lw": 1.2})
@@ -204,7 +204,7 @@ def runs_by_part(runs: Mapping[str, Mapping[str, Sequence[float]]], *, xlabel: s
             for name, values in group.items():
                 row += 0.8
                 colour, marker = looks[name]
-                filled = {} if name in COLOURS else {"mfc": CARD, "mec": colour, "mew": 1.4}
+                filled: dict[str, Any] = {} if name in COLOURS else {"mfc": CARD, "mec": colour, "mew": 1.4}
                 axes.plot(values, [row] * len(values), marker, color=colour, alpha=0.9, markersize=6.5, **filled)
                 axes.plot([np.mean(values)] * 2, [row - 0.3, row + 0.3], color=colour, lw=2.4)
                 ends.append((row, f"{NAMES.get(name, name.split(', ')[-1])}  {np.mean(values):.1f}"))
