@@ -16,7 +16,7 @@ BOOK = Path(__file__).parents[1] / "book"
 ONCE = results.read_records(BOOK / "results")
 RECORDS = compare.records_of(BOOK / "results")  # of all machines
 MAIN = ("ce", "bsce", "bib", "mbib", "mbib-beta0")
-TITLES = {METHODS[name].title: name for name in MAIN}
+TITLES = {NAMES[name]: name for name in MAIN}
 
 
 def said_in(stem: str) -> list[str]:
