@@ -96,19 +96,20 @@ def information_plane(
     from 0.01 to 0.9 unless told; start: the beta that is seen first. Below stands what is kept of each y: of what x
     tells of "is it this y?" in a balanced world, the share that t tells. Raises ValueError if the shapes do not fit.
     """
-    betas = np.geomspace(0.01, 0.9, 48) if betas is None else np.sort(np.asarray(betas, dtype=float))
+    prices = np.geomspace(0.01, 0.9, 48) if betas is None else np.sort(np.asarray(betas, dtype=float))
     for p in worlds.values():
         if np.shape(p) != (len(inputs), len(outputs)) or [*map(len, hues)] != [len(inputs), len(outputs)]:
             raise ValueError(f"names and hues are for {len(inputs)} x {len(outputs)}, a world is {np.shape(p)}")
+    frontiers = [_frontier(world, np.asarray(p), prices) for world, p in worlds.items()]
     data = {
-        "betas": [round(float(beta), 4) for beta in betas],
-        "start": int(np.abs(betas - start).argmin()),
+        "betas": [round(float(beta), 4) for beta in prices],
+        "start": int(np.abs(prices - start).argmin()),
         "nouns": nouns,
         "x": [[name, _colour(hue)] for name, hue in zip(inputs, hues[0], strict=True)],
         "y": [[name, _colour(hue)] for name, hue in zip(outputs, hues[1], strict=True)],
-        "worlds": [_frontier(world, np.asarray(p), betas) for world, p in worlds.items()],
+        "worlds": frontiers,
+        "first": _cut([world["words"] for world in frontiers], len(inputs)),
     }
-    data["first"] = _cut([world["words"] for world in data["worlds"]], len(inputs))
     _show("plane", data, "The information plane, to be moved", finding, caption, name)
 
 
@@ -131,7 +132,7 @@ def _frontier(name: str, p_xy: np.ndarray, betas: np.ndarray) -> dict[str, Any]:
         "p": [[round(float(value), 6) for value in row] for row in p_xy],
         "h": round(entropy(p_xy, "x", axes="xy"), 3),
         "i": round(mutual_information(p_xy, "x", "y", axes="xy"), 3),
-        "points": [[round(float(a), 3), round(float(b), 3)] for a, b in zip(curve.i_xt, curve.i_ty, strict=True)],
+        "points": [[round(float(a), 3), round(float(b), 3)] for a, b in np.stack([curve.i_xt, curve.i_ty], 1)],
         "words": [_thousandths(q) for q in curve.q_t_given_x],
         "kept": kept,
     }
@@ -209,7 +210,8 @@ def by_class(
     """
     from mbib_core.figures.style import COLOURS, MARKERS, NAMES, OTHERS, SHOTS
 
-    found, methods = [], {}
+    found: list[dict[str, Any]] = []
+    methods: dict[str, dict[str, Any]] = {}
     for title, one in sets.items():
         n = len(one["counts"])
         labels = one.get("names") or [f"class {i + 1}" for i in range(n)]
