@@ -1,6 +1,6 @@
 """Pictures of the theory: posteriors and boundaries, the information plane, encoders, teacher and student."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
