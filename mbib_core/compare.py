@@ -83,12 +83,6 @@ def by_seed(
     return found
 
 
-def paired(one: Mapping[int, float], other: Mapping[int, float]) -> list[float]:
-    """`one` minus `other` for each seed that both have, in the order of the seeds. A seed fixes the order and the crops
-    of the pictures for every method, so what the two share cancels in the difference."""
-    return [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
-
-
 def spread(values: Sequence[float], form: str = ".1f") -> str:
     """Mean and standard deviation over seeds as text: 44.1 ± 0.3, one value without ±, and "–" for none.
 
@@ -201,14 +195,12 @@ def contrast(
     return Difference(mean, mean - half, mean + half, n)  # type: ignore[arg-type]
 
 
-def verdict(found: "Difference | Sequence[float]", what: str = "points") -> str:
+def verdict(found: Difference, what: str = "points") -> str:
     """A difference in words, by one rule: it is "higher" or "lower" where the 95 % interval lies on one side of 0.
 
     Where the interval holds 0 it is "not resolved", with the interval, which says how large it can still be. With
     fewer than two runs on a side there is no interval, and nothing is called higher or lower.
     """
-    if not isinstance(found, Difference):
-        return _by_signs(found, what)
     if math.isnan(found.low):
         runs = "one run each" if found.n == (1, 1) else f"{found.n[0]} and {found.n[1]} runs"
         return f"{signed(found.mean)} {what}; {runs}, no interval"
@@ -260,30 +252,3 @@ def incomplete_beta(a: float, b: float, x: float) -> float:
             break
     front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
     return math.exp(front) * (fraction - 1) / a
-
-
-def seeds(n: int) -> str:
-    """A number of seeds in words: 1 seed, 5 seeds."""
-    return f"{n} seed{'s' * (n != 1)}"
-
-
-def _by_signs(differences: Sequence[float], what: str) -> str:
-    """What paired differences show, in words: their mean, and whether the seeds agree in the sign.
-
-    If both signs were equally likely, all n seeds would agree once in 2^(n-1) times (two-sided sign test). Fewer than
-    three show nothing.
-    """
-    n, up = len(differences), sum(value > 0 for value in differences)
-    if n < 3:
-        return f"too few runs ({seeds(n)}) to say anything"
-    mean = f"{statistics.fmean(differences):+.1f} {what}"
-    if up in (0, n) and 0 not in differences:
-        return f"{mean}; all {n} seeds agree in the sign, by luck alone this happens once in {2 ** (n - 1)} times"
-    return f"{mean}; positive for {up} of {seeds(n)}, so the sign is open"
-
-
-def clear(differences: Sequence[float]) -> int:
-    """1 or -1 if there are three seeds or more and all differences are positive or negative, else 0."""
-    if len(differences) < 3:
-        return 0
-    return all(value > 0 for value in differences) - all(value < 0 for value in differences)

@@ -14,7 +14,6 @@ from mbib_core import compare, results
 from mbib_core.methods import settle
 
 RECORDS = Path(__file__).parent.parent / "book" / "results"
-numbers = st.floats(-100, 100, allow_nan=False)
 
 
 def run(seed, accuracy, purpose="final", default="mean"):
@@ -57,46 +56,10 @@ def test_by_seed_agrees_with_the_table():
     assert compare.spread(list(values.values())) == f"{row[('few', 'mean')]:.1f}\u00a0±\u00a0{row[('few', 'std')]:.1f}"
 
 
-def test_only_shared_seeds_are_paired():
-    assert compare.paired({0: 5.0, 2: 1.0, 1: 3.0}, {1: 1.0, 0: 1.0, 7: 9.0}) == [4, 2]
-
-
-@given(st.dictionaries(st.integers(0, 9), numbers), st.dictionaries(st.integers(0, 9), numbers))
-def test_differences_turn_their_sign_with_the_order(one, other):
-    assert compare.paired(one, other) == [-d for d in compare.paired(other, one)]
-
-
 def test_spread_says_no_deviation_where_there_is_none():
     assert compare.spread([]) == "–"
     assert compare.spread([1.25]) == "1.2"
     assert compare.spread([1.0, 3.0], "+.1f") == "+2.0\u00a0±\u00a01.4"
-    assert (compare.seeds(1), compare.seeds(5)) == ("1 seed", "5 seeds")
-
-
-@given(st.lists(numbers, max_size=8))
-def test_a_verdict_is_clear_only_where_three_or_more_seeds_agree(values):
-    agree = len(values) >= 3 and (all(v > 0 for v in values) or all(v < 0 for v in values))
-    assert bool(compare.clear(values)) == agree
-    assert ("agree in the sign" in compare.verdict(values)) == agree
-    assert compare.clear([-v for v in values]) == -compare.clear(values)
-
-
-@pytest.mark.parametrize(
-    ("differences", "sign", "words"),
-    [
-        ([1.0, 2.0, 3.0], 1, "+2.0 points; all 3 seeds agree in the sign"),
-        (
-            [-1.0, -2.0, -3.0],
-            -1,
-            "-2.0 points; all 3 seeds agree in the sign, by luck alone this happens once in 4 times",
-        ),
-        ([-1.0, -2.0, 6.0, 1.0], 0, "+1.0 points; positive for 2 of 4 seeds"),
-        ([-1.0, -2.0, -6.0, 1.0], 0, "-2.0 points; positive for 1 of 4 seeds"),
-    ],
-)
-def test_the_sign_of_a_verdict_is_that_of_the_differences(differences, sign, words):
-    assert compare.clear(differences) == sign
-    assert compare.verdict(differences).startswith(words)
 
 
 samples = st.lists(st.floats(0, 100), min_size=2, max_size=9)

@@ -113,7 +113,7 @@ def test_every_run_behind_a_number_is_listed_with_its_commit_and_command():
     ("stem", "words", "where"),
     [
         ("08_ablations", r"(\d+) runs in `book/results`, commits", {}),
-        ("09_representations", r"and (\d+) that the comparison of ρ", {"imbalance": 100.0, "epochs": 24}),
+        ("09_representations", r"and (\d+) that the comparison of ρ", {"epochs": 24}),
     ],
 )
 def test_a_chapter_was_executed_after_the_last_record_came(stem: str, words: str, where: dict):
