@@ -422,7 +422,7 @@ def compact(folder: Path = BOOK / "results") -> list[Path]:
     """Writes every record anew with `results.write_record`; one that is damaged is refused."""
     from mbib_core import results
 
-    paths = sorted([*folder.glob("*.json"), *folder.glob("again/*.json")])
+    paths = sorted(folder.rglob("*-s[0-9]*-*.json"))
     return [
         results.write_record(results.read_record(path), path.parent) for path in paths
     ]
