@@ -36,7 +36,7 @@ _PAGE = """\
 </div>"""
 
 
-_CLASS_COLOURS = ("#56799b", "#b08a1e", "#b5533c", "#5f8a4f")  # no method's; three to one on white and on black
+_CLASS_COLOURS = ("#56799b", "#96731a", "#b5533c", "#5f8a4f")  # no method's; three to one on white and on black
 
 
 def moving_html(script: str, data: Mapping[str, Any], *, label: str, finding: str) -> str:
