@@ -34,8 +34,8 @@ EXPLAINED = {
     "01_long_tails": ("ce",),
     "02_rebalancing": ("bsce",),
     "05_bib": ("bib", "ce-2branch", "bsce-2branch"),
-    "06_mbib": ("mbib", "se-mbib", "all-mbib", "mbib-deepest", "mbib-consistent"),
-    "08_ablations": ("sdib", "mbib-x", "mbib-no-adjustment", "mbib-no-balance", "mbib-beta0"),
+    "06_mbib": ("mbib", "se-mbib", "all-mbib", "mbib-deepest"),
+    "08_ablations": ("sdib", "mbib-x", "mbib-no-adjustment", "mbib-no-balance", "mbib-beta0", "mbib-consistent"),
 }
 # Names of rows in the paper's table 1.
 IN_TABLE_1 = {
