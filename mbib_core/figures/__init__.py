@@ -35,7 +35,7 @@ from mbib_core.figures.features import (
     Plane,
     against_rho,
     along_the_tail,
-    by_group,
+    many_to_few,
     photographs,
     planes,
     ranked,

@@ -75,7 +75,7 @@ def planes(
     return described(figure, finding)
 
 
-def by_group(panels: Mapping[str, Mapping[str, Mapping[str, float]]], *, ylabel: str, finding: str) -> Figure:
+def many_to_few(panels: Mapping[str, Mapping[str, Mapping[str, float]]], *, ylabel: str, finding: str) -> Figure:
     """A panel a title: for each method a line over its groups (many, medium, few), with its name at the last one."""
     with styled():
         figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
