@@ -242,6 +242,7 @@ def test_processes_share_the_very_batches_of_one(name: str) -> None:
     assert batches == 3, "the last two images are one a process"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["autoaugment+cutout", "randaugment", "cutmix", "remix"])
 def test_a_run_with_an_augmentation_resumes_to_the_same_bits_and_is_not_the_plain_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

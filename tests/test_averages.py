@@ -59,6 +59,7 @@ def test_a_stage_that_trains_no_batch_norm_keeps_that_of_the_stage_before() -> N
     assert [name for name in then if then[name] != first[name]] == ["v_classifiers.0.weight", "v_classifiers.0.bias"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ema", "swa"])
 @pytest.mark.parametrize(("method", "cuts"), [("crt", (9, 10, 11)), ("rbl", (8,))])
 def test_an_averaged_run_that_was_cut_goes_on_to_the_same_bits(

@@ -207,6 +207,7 @@ def test_a_student_is_drawn_as_a_new_network_is() -> None:
             assert float(value.std()) == pytest.approx(float(before[name].std()), rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [11, 16, 34], ids=["33 of 34 keys", "full", "all at once"])
 @pytest.mark.parametrize("method", ["paco", "tsc", "glmc", "sam"])
 def test_a_run_with_a_queue_goes_on_to_the_same_bits(

@@ -238,6 +238,7 @@ sys.exit(cli.main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 @pytest.mark.fault("{stop.name} in a terminal")
 def test_a_process_that_is_stopped_or_killed_says_so_if_it_can_and_the_same_command_goes_on(

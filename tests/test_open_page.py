@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import statistics
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -210,12 +211,16 @@ def test_the_starting_values_are_those_of_the_table_of_methods():
     assert METHODS["bib"].own == {name: frozen[name] for name in ("beta", "k", "gamma")}
 
 
+@cache  # the list of wanted runs takes a second to read
+def wanted_runs() -> list[Settings]:
+    return [wanted.settings for wanted in read_wanted(RESULTS / "wanted.toml")]
+
+
 def choosing(name: str) -> list[Settings]:
     """The wanted runs for choosing in which MBIB's setting `name` is not the starting value."""
-    runs = [wanted.settings for wanted in read_wanted(RESULTS / "wanted.toml")]
     return [
         s
-        for s in runs
+        for s in wanted_runs()
         if (s.purpose, s.method, s.schedule, s.taps) == ("choosing", "mbib", "short", 3)
         and s.own[name] != METHODS["mbib"].own[name]
     ]

@@ -12,7 +12,7 @@ from conftest import coloured
 from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
-from mbib_core import cli, compare, overview, trainer
+from mbib_core import cli, compare, figures, overview, trainer
 from mbib_core.methods import FAMILIES, METHODS
 from mbib_core.networks import multiply_adds
 from mbib_core.results import read_records
@@ -82,7 +82,7 @@ def test_every_method_says_what_it_does_where_from_and_where_it_is_explained(cap
         assert re.fullmatch(r"[A-Z\d].*[^.]", entry.about), entry.name
         page = nbformat.read(TOP / "book" / f"{entry.where}.ipynb", as_version=4)
         shown = " ".join(str(cell.source) + str(cell.get("outputs", "")) for cell in page.cells)
-        assert entry.name in shown, f"{entry.where} does not name {entry.name}"
+        assert entry.name in shown or entry.title in shown, f"{entry.where} does not name {entry.name}"
     assert cli.main(["methods"]) == 0
     printed = capsys.readouterr().out
     assert all(f"  {name} " in printed for name in METHODS)
@@ -119,6 +119,33 @@ def test_the_page_names_every_family_and_counts_its_rows() -> None:
     tens = {6: "sixty", 7: "seventy", 8: "eighty", 9: "ninety"}[len(METHODS) // 10]
     assert page.cells[0].source.startswith(f"# The field in {tens} rows")
     assert all(any(f'family_page("{family}")' in cell.source for cell in page.cells) for family in FAMILIES)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_told_row_by_row_above_one_fold_with_the_code_of_all(family: str) -> None:
+    text = overview.family_page(family)
+    assert text.count("<details>") == 1
+    told, code = text.split("<details>")
+    for name in FAMILIES[family]:
+        assert f'<span id="row-{name}"></span>' in told
+        assert overview.written(name).code.split("\n\n\n")[-1] in code
+    functions = re.findall(r"^def (\w+)", code, re.M)
+    assert len(functions) == len(set(functions)), "what makes several rows stands once"
+
+
+def test_the_ranking_shows_single_runs_and_what_lies_far_below() -> None:
+    marks = {f"method {i}": (80.0 + i, 1.0) for i in range(8)} | {
+        "mbib": (88.0, math.nan),
+        "collapsed": (2.0, math.nan),
+    }
+    shown = figures.ranked(marks, dict.fromkeys(marks, 1.0), xlabel="accuracy (%)", finding="Ten methods.")
+    (axes,) = shown.axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[0] == "mbib"
+    assert labels[-1] == "collapsed"
+    assert axes.get_xlim()[0] > 70
+    assert "2" in [text.get_text() for text in axes.texts]
+    assert shown.get_label() == "Ten methods."
 
 
 @pytest.mark.slow

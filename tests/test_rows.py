@@ -77,7 +77,12 @@ def bits(one: Trained) -> tuple[Any, ...]:
 # Training
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+QUICK = ("ce", "bsce", "bib", "mbib", "crt", "sade", "vib", "bbn", "kcl")  # rows of every kind; the others are slow
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in METHODS]
+)
 def test_a_row_trains_and_beats_chance_on_its_training_images(method: str) -> None:
     found, data = easy(method)
     losses = found.history["loss"]
@@ -163,7 +168,9 @@ def uncut(method: str) -> tuple[Any, ...]:
     return bits(run(replace(SHORT, data="coloured", method=method, epochs=10), coloured([22, 9, 3])))
 
 
-@pytest.mark.parametrize(("method", "epochs"), cuts())
+@pytest.mark.parametrize(
+    ("method", "epochs"), [pytest.param(*cut, marks=[] if cut in cuts()[:4] else pytest.mark.slow) for cut in cuts()]
+)
 def test_a_row_that_was_cut_goes_on_to_the_same_bits(
     method: str, epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

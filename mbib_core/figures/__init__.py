@@ -31,10 +31,16 @@ from mbib_core.figures.diagrams import (
     two_classifiers,
 )
 from mbib_core.figures.features import (
+    Card,
     Plane,
-    differences_by_class,
+    against_rho,
+    along_the_tail,
+    many_to_few,
+    photographs,
     planes,
-    runs_as_points,
+    ranked,
+    reliabilities,
+    tempered,
 )
 from mbib_core.figures.front import (
     who_gains,
