@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from mbib_core.figures.style import caption_of
 from mbib_core.methods import settle
 from mbib_core.results import Record
 from mbib_core.settings import Settings, run_id
@@ -42,6 +41,8 @@ def quote(**numbers: str) -> None:
 
 def table(rows: list[dict[str, Any]], *, caption: str, name: str = "") -> None:
     """Displays rows with the same keys as a table below its caption; `name` is what `{numref}` refers to."""
+    from mbib_core.figures.style import caption_of
+
     caption_of("Table", caption, name)
     say(markdown_table(rows))
 
