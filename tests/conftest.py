@@ -21,6 +21,8 @@ from mbib_core.data import Images, LongTailed
 from mbib_core.schedules import SCHEDULES, Schedule
 
 torch.set_num_threads(1)
+QUICK = ("ce", "bsce", "bib", "mbib", "crt", "sade", "vib", "bbn", "kcl")  # rows of every kind; the others are slow
+
 settings.register_profile("book", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("book")
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import coloured, softmax
+from conftest import QUICK, coloured, softmax
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -75,9 +75,6 @@ def bits(one: Trained) -> tuple[Any, ...]:
 
 
 # Training
-
-
-QUICK = ("ce", "bsce", "bib", "mbib", "crt", "sade", "vib", "bbn", "kcl")  # rows of every kind; the others are slow
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import coloured
+from conftest import QUICK, coloured
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -566,7 +566,9 @@ class Waits(TorchDispatchMode):
         return operation(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in METHODS]
+)
 def test_a_step_looks_at_no_value_on_the_device(
     method: str, tiny_data: LongTailed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -608,6 +610,7 @@ def test_no_step_waits_for_the_gpu(compiled: bool, tiny_schedule: Schedule, monk
 # Compiled steps
 
 
+@pytest.mark.slow
 def test_compiled_steps_train_the_same_network_and_go_on_to_the_same_bits(
     tiny_data: LongTailed, tiny_schedule: Schedule, tmp_path: Path
 ) -> None:
