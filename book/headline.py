@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +12,8 @@ from mbib_core import compare, figures, results
 from mbib_core.data import load
 from mbib_core.methods import settle
 from mbib_core.overview import printed
-from mbib_core.settings import Settings, run_id
+from mbib_core.settings import Settings
+from mbib_core.stages import noise_of_a_run
 
 BOOK = Path(__file__).resolve().parent
 BEGIN, END = "<!-- python book/chapters.py headline -->", "<!-- headline ends -->"
@@ -46,7 +46,7 @@ def headline(folder: Path = BOOK / "results", root: Path = BOOK.parent) -> list[
         for page in pages:
             fill(page, "")
         raise SystemExit(f"no record of {', '.join(missing)}: mbib campaign makes them")
-    noise = noise_of(records)
+    noise = noise_of_a_run(records, "all")
     figure = drawn(runs[REAL[0]], noise)
     for page, there in pages.items():
         alt, mark = figure.get_label(), "" if there else "{.picture}"
@@ -87,17 +87,6 @@ def own(records: list[results.Record], data: str, method: str) -> list[results.R
     return compare.runs_of(
         records, settle(Settings(data=data, imbalance=100.0, method=method))
     )
-
-
-def noise_of(records: list[results.Record]) -> compare.Noise:
-    """How far two runs of one setting differ on CIFAR-100-LT, over all classes: from the runs for choosing settings."""
-    groups: dict[str, list[results.Record]] = {}
-    for record in results.find(
-        records, data=REAL[0], schedule="short", purpose="choosing"
-    ):
-        setting = run_id(replace(Settings.of(record["settings"]), seed=0))
-        groups.setdefault(setting, []).append(record)
-    return compare.noise(compare.accuracies(group) for group in groups.values())
 
 
 def drawn(runs: dict[str, list[results.Record]], noise: compare.Noise):

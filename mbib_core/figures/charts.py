@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import ConnectionPatch
 from matplotlib.ticker import MaxNLocator
 
 from mbib_core.extras import extra
@@ -17,13 +16,10 @@ from mbib_core.figures.style import (
     INK,
     MARKERS,
     NAMES,
-    OTHERS,
     SHADES,
     SHARES,
-    WIDTH,
     colour_of,
     described,
-    heat,
     legend,
     listed,
     one_axes,
@@ -84,102 +80,6 @@ def bands(x: Any, series: Mapping[str, Any], *, xlabel: str, ylabel: str, findin
     return described(figure, finding)
 
 
-def heat_map(
-    values: Any, rows: Sequence[str], columns: Sequence[str], *, xlabel: str, ylabel: str, finding: str
-) -> Figure:
-    """Probabilities [rows, columns]: the darker, the nearer to 1. `finding` is the picture's alt text."""
-    with styled():
-        figure, axes = one_axes(3.9)
-        heat(axes, values, rows)
-        axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set(xlabel=xlabel, ylabel=ylabel)
-    return described(figure, finding)
-
-
-def grouped_bars(
-    values: Mapping[str, Mapping[str, float]], *, xlabel: str, finding: str, digits: str = ".0f", most: float = 100
-) -> Figure:
-    """Horizontal bars: a group for each name of `values`, a bar in it for each series; a missing one is left out.
-
-    `most` is the end of the axis; `finding` is the picture's alt text.
-    """
-    names = list(dict.fromkeys(name for group in values.values() for name in group))
-    thick = 0.8 / len(names)
-    with styled():
-        figure, axes = one_axes(0.9 + len(values) * (0.24 * len(names) + 0.16))
-        for index, name in enumerate(names):
-            own = {g: [n for n in names if n in group] for g, group in enumerate(values.values()) if name in group}
-            at = [g + thick * (present.index(name) - 0.5 * (len(present) - 1)) for g, present in own.items()]
-            bars = axes.barh(at, [group[name] for group in values.values() if name in group], height=0.88 * thick,
-                             color=SHADES[index % 6], label=name)  # fmt: skip
-            axes.bar_label(bars, fmt=f"%{digits}", padding=3, fontsize=9)
-        axes.set_yticks(range(len(values)), list(values))
-        axes.set(xlabel=xlabel, xlim=(0, 1.09 * most))
-        axes.invert_yaxis()
-        axes.grid(axis="y", visible=False)
-        axes.tick_params(axis="y", length=0)
-        if len(names) > 1:
-            legend(axes)
-    return described(figure, finding)
-
-
-def paired_differences(differences: Mapping[str, Sequence[float]], *, xlabel: str, finding: str) -> Figure:
-    """A row for each name: a mark a seed, at three heights by its rank, and a bar for the mean; at 0 no difference."""
-    with styled():
-        figure, axes = one_axes(0.8 + 0.46 * len(differences))
-        axes.axvline(0, color=INK, lw=1.2)
-        for row, values in enumerate(differences.values()):
-            mean = float(np.mean(values))
-            axes.plot([0, mean], [row, row], color=OTHERS[1], lw=9, alpha=0.3, solid_capstyle="butt")
-            axes.plot([mean, mean], [row - 0.3, row + 0.3], color=COLOURS["ce"], lw=2.4)
-            apart = row + 0.15 * (np.arange(len(values)) % 3 - 1)  # neighbours do not hide one another
-            axes.plot(sorted(values), apart, "o", color=OTHERS[1], mec=CARD, mew=0.6, markersize=6)
-        axes.set_yticks(range(len(differences)), list(differences))
-        axes.set(xlabel=xlabel, ylim=(len(differences) - 0.4, -0.6))
-        axes.grid(axis="y", visible=False)
-        axes.tick_params(axis="y", length=0)
-    return described(figure, finding)
-
-
-def named_marks(
-    marks: Mapping[str, tuple[float, float, float]],
-    *,
-    xlabel: str,
-    ylabel: str,
-    finding: str,
-    colours: Mapping[str, str],
-    span: float = 0.0,
-) -> Figure:
-    """A mark (x, y, half of y's interval or NaN) for each name; a thin line leads to the name and its y at the right.
-
-    `colours` are of some names; the others are grey. The x axis is `span` long at least. `finding` is the picture's alt
-    text.
-    """
-    order = sorted(marks, key=lambda name: marks[name][1], reverse=True)
-    with styled():
-        figure = Figure(figsize=(WIDTH, max(2.6, 0.8 + 0.145 * len(order))), layout="constrained")
-        axes, side = figure.subplots(1, 2, width_ratios=(4, 3))
-        side.set_axis_off()
-        side.set(xlim=(0, 1), ylim=(0, 1))
-        for place, name in enumerate(order):
-            x, y, half = marks[name]
-            colour = colours.get(name, FAINT)
-            on_top = 3 + (name in colours)
-            if not np.isnan(half):
-                axes.plot([x, x], [y - half, y + half], color=colour, lw=1.2, alpha=0.4, zorder=2)
-            axes.plot(x, y, MARKERS.get(name, "o"), color=colour, mec=CARD, mew=0.6, markersize=6, zorder=on_top)
-            height = 1 - (place + 0.5) / len(order)
-            said = f"{name}  {y:.1f}" + ("" if np.isnan(half) else f" ± {half:.1f}")
-            side.text(0.04, height, said, va="center", fontsize=8, color=colours.get(name, INK))
-            ends: dict[str, Any] = {"xyA": (x, y), "coordsA": axes.transData, "xyB": (0.02, height)}
-            figure.add_artist(ConnectionPatch(**ends, coordsB=side.transData, color=colour, lw=0.5, alpha=0.5))
-        left, right = min(x for x, _, _ in marks.values()), max(x for x, _, _ in marks.values())
-        right = max(right, left + span)
-        axes.set_xlim(left - 0.1 * (right - left), right + 0.1 * (right - left))
-        axes.set(xlabel=xlabel, ylabel=ylabel)
-    return described(figure, finding)
-
-
 def sweep(series: Mapping[str, Mapping[float, Sequence[float]]], *, xlabel: str, ylabel: str, finding: str) -> Figure:
     """Values by seed for each value of a setting, evenly spaced: a mark a seed, the mean and its standard error.
 
@@ -223,22 +123,6 @@ def score_map(values: Any, rows: Sequence[str], columns: Sequence[str], *, xlabe
         axes.grid(False)
         axes.set(xlabel=xlabel)
     return described(figure, finding)
-
-
-def learning_curves(curves: Mapping[str, Any], *, epochs: Sequence[int], ylabel: str) -> Figure:
-    """Values [epochs] of each method, or [epochs, seeds], then drawn as their mean and the band they fill."""
-    means = {name: np.asarray(values).reshape(len(epochs), -1).mean(1) for name, values in curves.items()}
-    with styled():
-        figure, axes = one_axes(3.1)
-        for index, (name, values) in enumerate(curves.items()):
-            rows, colour = np.asarray(values).reshape(len(epochs), -1), colour_of(name, index)
-            axes.fill_between(epochs, rows.min(1), rows.max(1), color=colour, alpha=0.2, lw=0)
-            axes.plot(epochs, means[name], color=colour, label=NAMES.get(name, name), marker=MARKERS.get(name),
-                      markevery=max(1, len(epochs) // 6))  # fmt: skip
-        axes.set(xlabel="epoch", ylabel=ylabel)
-        legend(axes)
-    last = ", ".join(f"{NAMES.get(name, name)} {mean[-1]:.0f}" for name, mean in means.items())
-    return described(figure, f"{ylabel} by epoch. After epoch {epochs[-1]}: {last}.")
 
 
 def reliability(bins: Mapping[str, Mapping[str, Any]], *, of: str = "") -> Figure:

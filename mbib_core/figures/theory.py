@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
@@ -75,17 +76,11 @@ def digit_plane(z: Any, digits: Any, nats: Mapping[str, float], title: str, *, r
 
     A circle of radius 2 shows how wide the prior N(0, I) is. What lies beyond `reach` is drawn at the edge.
     """
-    colours = (*COLOURS.values(), INK, *OTHERS[1:], "#4f7a28")
     with styled():
         figure = Figure(figsize=(WIDTH, WIDTH + 1), layout="constrained")
         axes, below = figure.subplots(2, 1, height_ratios=(5, 1))
-        for digit in range(10):
-            own = np.clip(z[digits == digit], -reach, reach)
-            axes.scatter(*own.T, marker=f"${digit}$", s=24, lw=0, color=colours[digit])
-        turn = np.linspace(0, 2 * np.pi, 90)
-        axes.plot(2 * np.cos(turn), 2 * np.sin(turn), color=INK, lw=1, ls="--")
-        limits = (-1.04 * reach, 1.04 * reach)
-        axes.set(title=title, xlabel="first number of z", ylabel="second", xlim=limits, ylim=limits, aspect="equal")
+        _cloud(axes, z, digits, reach, size=24)
+        axes.set(title=title, xlabel="first number of z", ylabel="second")
         bars = below.barh(list(nats), list(nats.values()), color=OTHERS[1], height=0.65)
         below.bar_label(bars, fmt="%.1f", padding=3)
         below.set(xlabel="nats, training images", xlim=(0, most))
@@ -103,20 +98,26 @@ def digit_planes(panels: Mapping[str, tuple[Any, Any]], *, reach: float, finding
 
     What lies beyond `reach` is drawn at the edge. `finding` is the alt text.
     """
-    colours = (*COLOURS.values(), INK, *OTHERS[1:], "#4f7a28")
     with styled():
         figure = Figure(figsize=(1.25 * WIDTH, 0.5 * WIDTH), layout="constrained")
         for axes, (title, (z, digits)) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-            for digit in range(10):
-                own = np.clip(z[digits == digit], -reach, reach)
-                axes.scatter(*own.T, marker=f"${digit}$", s=13, lw=0, color=colours[digit])
-            turn = np.linspace(0, 2 * np.pi, 90)
-            axes.plot(2 * np.cos(turn), 2 * np.sin(turn), color=INK, lw=1, ls="--")
-            limits = (-1.04 * reach, 1.04 * reach)
-            axes.set(xlim=limits, ylim=limits, aspect="equal", xticks=[], yticks=[])
+            _cloud(axes, z, digits, reach, size=13)
+            axes.set(xticks=[], yticks=[])
             axes.set_title(title, fontsize=9.5, loc="center")
             axes.spines[:].set(visible=True, color=GRID)
     return described(figure, finding)
+
+
+def _cloud(axes: Axes, z: Any, digits: Any, reach: float, *, size: float) -> None:
+    """Digits at their places z [n, 2], those beyond `reach` at the edge, and the circle of the prior."""
+    colours = (*COLOURS.values(), INK, *OTHERS[1:], "#4f7a28")
+    for digit in range(10):
+        x, y = np.clip(z[digits == digit], -reach, reach).T
+        axes.scatter(x, y, marker=f"${digit}$", s=size, lw=0, color=colours[digit])
+    turn = np.linspace(0, 2 * np.pi, 90)
+    axes.plot(2 * np.cos(turn), 2 * np.sin(turn), color=INK, lw=1, ls="--")
+    limits = (-1.04 * reach, 1.04 * reach)
+    axes.set(xlim=limits, ylim=limits, aspect="equal")
 
 
 def vib_network() -> Figure:
