@@ -8,13 +8,11 @@ teaches whom in them. Training needs nothing of this package.
 
 from mbib_core.figures.charts import (
     accuracy_and_cost,
-    bands,
     forest,
     lines,
     moved_boundaries,
     reliability,
     score_map,
-    sweep,
     with_intervals,
 )
 from mbib_core.figures.classes import (

@@ -1,4 +1,4 @@
-"""Charts of plain numbers: curves, bands, bars, heat maps. The caller says what they show, the picture's alt text."""
+"""Charts of plain numbers: curves, marks with intervals, heat maps. The caller says what they show, the alt text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -59,48 +59,6 @@ def lines(
             plain_log(axes, "x")
         if step:
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        if len(series) > 1:
-            legend(axes)
-    return described(figure, finding)
-
-
-def bands(x: Any, series: Mapping[str, Any], *, xlabel: str, ylabel: str, finding: str) -> Figure:
-    """Values [n, seeds] as their mean and the band they fill, one step for each of `x`; `finding` is the alt text."""
-    with styled():
-        figure, axes = one_axes(3.4)
-        at = range(len(x))
-        for index, (name, values) in enumerate(series.items()):
-            values, colour = np.asarray(values), list(COLOURS.values())[index % 5]
-            axes.plot(at, values.mean(1), color=colour, ls=("-", "--", "-.", ":")[index % 4], marker="osD^"[index % 4],
-                      label=name)  # fmt: skip
-            axes.fill_between(at, values.min(1), values.max(1), color=colour, alpha=0.2, lw=0)
-        axes.set_xticks(at, [f"{value:g}".removeprefix("0") or "0" for value in x])
-        axes.set(xlabel=xlabel, ylabel=ylabel)
-        legend(axes)
-    return described(figure, finding)
-
-
-def sweep(series: Mapping[str, Mapping[float, Sequence[float]]], *, xlabel: str, ylabel: str, finding: str) -> Figure:
-    """Values by seed for each value of a setting, evenly spaced: a mark a seed, the mean and its standard error.
-
-    `finding` is the picture's alt text.
-    """
-    settings = sorted({value for group in series.values() for value in group})
-    with styled():
-        figure, axes = one_axes(3.4)
-        for index, (name, group) in enumerate(series.items()):
-            colour, shift = colour_of(name, index), 0.16 * (index - (len(series) - 1) / 2)
-            at = [settings.index(value) + shift for value in sorted(group)]
-            runs = [np.asarray(group[value]) for value in sorted(group)]
-            for x, values in zip(at, runs, strict=True):
-                axes.plot([x] * len(values), values, MARKERS.get(name, "o"), color=colour, alpha=0.4, mew=0)
-            errors = [r.std(ddof=1) / len(r) ** 0.5 if len(r) > 1 else 0 for r in runs]
-            axes.errorbar(at, [r.mean() for r in runs], errors, color=colour, marker="_", markersize=11, mew=2.4,
-                          elinewidth=2.4, lw=1.2, ls=("-", "--", "-.")[index % 3],
-                          label=NAMES.get(name, name))  # fmt: skip
-        axes.set_xticks(range(len(settings)), [f"{value:g}" for value in settings])
-        axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.grid(axis="x", visible=False)
         if len(series) > 1:
             legend(axes)
     return described(figure, finding)
