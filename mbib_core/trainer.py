@@ -235,12 +235,13 @@ def optimizer_for(
 ) -> tuple[torch.optim.SGD, torch.amp.GradScaler]:
     """SGD for the parameters that the stage trains; the others need no gradient. Each group has a `factor` of the rate:
     the stage's for these parameters, times `trunk_rate` in the backbone."""
-    groups: dict[float, list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in set_trained(learner, stage).items():
         factor = next((f for prefix, f in stage.rates.items() if name.startswith(prefix)), 1.0)
         factor *= recipe.trunk_rate if name.startswith(TRUNK) else 1.0
-        groups.setdefault(factor, []).append(parameter)
-    trained = [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
+        # What thaws later has a group of its own: fused, all parameters of a group must have momentum, or none.
+        groups.setdefault((factor, recipe.frozen > 0 and name.startswith(TRUNK)), []).append(parameter)
+    trained = [{"params": parameters, "factor": factor} for (factor, _), parameters in groups.items()]
     # Not fused in float16: fused momentum also moves in steps that the scaler skips for overflow (torch 2.15).
     half = learner.precision == "float16"
     sgd = torch.optim.SGD(
