@@ -82,7 +82,9 @@ class OneCycle(Schedule):
         return next(scales, 1.0) if epoch < epochs - 1 else 1.0
 
 
-PHOTOGRAPHS: dict[str, Any] = {"depth": 32, "cosine": True, "warm_up": 1e6, "augmentation": "resized-crop", "size": 224}
+PHOTOGRAPHS: dict[str, Any] = {
+    **{"depth": 32, "cosine": True, "warm_up": 1e6, "augmentation": "resized-crop", "padding": 16, "size": 224}
+}
 
 SCHEDULES: dict[str, Schedule] = {
     "paper": Schedule(depth=32, epochs=200, batch=128),
@@ -100,7 +102,7 @@ SCHEDULES: dict[str, Schedule] = {
     "imagenet-lt": Schedule(**PHOTOGRAPHS, backbone="resnet10", epochs=90, batch=64, rate=0.025, weight_decay=5e-4),
     # As stated in the paper, which trains for 90 or for 200 epochs.
     "inaturalist": Schedule(**PHOTOGRAPHS, backbone="resnet50", epochs=90, batch=64, rate=0.025, weight_decay=1e-4),
-    # For photographs of one's own and pretrained weights: chosen, not tuned.
+    # For photographs of one's own and pretrained weights: chosen, not tuned. Images in memory have crops of 16 pixels.
     "finetune": Schedule(
         **PHOTOGRAPHS,
         backbone="resnet50",

@@ -73,8 +73,16 @@ SETTINGS: dict[str, Setting] = {
 
 # What training images may go through; `augmentation.AUGMENTATIONS` says what each of them is.
 AUGMENTATIONS = (
-    *("crop+flip", "none", "cutout", "autoaugment+cutout", "randaugment", "mixup", "cutmix", "remix"),
-    *("resized-crop", "resized-crop+jitter"),
+    "crop+flip",
+    "none",
+    "cutout",
+    "autoaugment+cutout",
+    "randaugment",
+    "mixup",
+    "cutmix",
+    "remix",
+    "resized-crop",
+    "resized-crop+jitter",
 )
 
 

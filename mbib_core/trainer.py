@@ -19,7 +19,7 @@ from mbib_core.averages import LATE, averaged, put_into
 from mbib_core.batches import Draws, Source, draw, seed_of
 from mbib_core.checkpoints import read_checkpoint, restore, write_checkpoint
 from mbib_core.criteria import check_settings
-from mbib_core.data.longtailed import LongTailed, channel_statistics, first_of_each_class
+from mbib_core.data.longtailed import Images, LongTailed, channel_statistics, first_of_each_class
 from mbib_core.devices import autocast, full_float32, pick_device, pick_precision, threads
 from mbib_core.evaluation import accuracies, all_finite, features_of, of_kind
 from mbib_core.learners import Learner
@@ -199,7 +199,8 @@ def train(
 
 
 def settled_on(settings: Settings, data: LongTailed) -> Settings:
-    """`settings` as they are trained on `data`: filled in, with the fingerprint of the images.
+    """`settings` as they are trained on `data`: filled in, with the fingerprint of the images; on images in memory with
+    crop and flip where the schedule has crops of any size.
 
     Raises TypeError on what is no Settings, ValueError on bad ones, on data of another name, and on class weights or
     temperatures that float32 cannot hold for the counts of the data.
@@ -212,6 +213,12 @@ def settled_on(settings: Settings, data: LongTailed) -> Settings:
             f"Settings(data={data.name!r}, ...)"
         )
     settled = settle(replace(settings, pictures=data.fingerprint))
+    if (
+        isinstance(data.train, Images)
+        and not settled.augmentation
+        and schedule_of(settled).augmentation == "resized-crop"
+    ):
+        settled = replace(settled, augmentation="crop+flip")  # the schedule's crops are made where files are read
     check_settings(k=settled.k or 0.0, gamma=settled.gamma or 0.0, counts=data.counts)
     return settled
 

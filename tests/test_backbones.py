@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from mbib_core import cli, methods
+from mbib_core.augmentation import AUGMENTATIONS, Augmentation
 from mbib_core.evaluation import features_of
 from mbib_core.methods import METHODS, method_of, settle
 from mbib_core.networks import Network, multiply_adds
@@ -40,6 +41,12 @@ DATA = coloured([9, 6, 3], held_out=2, side=32)
 SHORT = Settings(
     data="coloured", method="ce", schedule="glyphs", backbone="resnet10", epochs=2, batch=6, rate=0.01, threads=1
 )
+
+
+@pytest.fixture(autouse=True)
+def resized_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The augmentation of the schedules for photographs, wherever it is made."""
+    monkeypatch.setitem(AUGMENTATIONS, "resized-crop", AUGMENTATIONS.get("resized-crop", Augmentation()))
 
 
 def parameters(module: nn.Module) -> int:
@@ -189,7 +196,7 @@ def test_methods_made_of_the_cifar_resnet_refuse_a_backbone_and_say_which_do_not
         with pytest.raises(
             ValueError, match=f"^{method} is made of the CIFAR ResNet .* as all of .*; the other methods"
         ):
-            settle(Settings(method=method, augmentation="none", **asked))
+            settle(Settings(method=method, **asked))
 
 
 def test_all_other_methods_take_a_backbone() -> None:
@@ -358,7 +365,7 @@ def test_a_file_that_holds_no_fitting_weights_is_refused(
          "file of that name: --pretrained takes default, IMAGENET1K_V1, or a file"),
         ({"pretrained": "default", "backbone": "resnet10"}, "no weights default of resnet10, .* takes a file"),
         ({"pretrained": "default", "schedule": "glyphs"}, "pretrained weights are those of a backbone: name it, as"),
-        ({"schedule": "finetune", "augmentation": "none"}, "frozen 0.1 keeps a pretrained backbone as it is: name"),
+        ({"schedule": "finetune"}, "frozen 0.1 keeps a pretrained backbone as it is: name"),
         ({"backbone": "resnet10", "frozen": 0.5}, "frozen 0.5 keeps a pretrained backbone .* or say --frozen 0"),
         ({"backbone": "resnet19"}, "the backbone resnet19 is no ResNet of torchvision's: take resnet10, resnet18"),
         ({"backbone": "vit_b_16"}, "the backbone vit_b_16 is no ResNet of torchvision's"),
@@ -480,13 +487,13 @@ def test_an_averaged_run_that_was_cut_where_a_frozen_stage_ends_goes_on_to_the_s
 
 def test_the_schedules_for_photographs_are_the_papers() -> None:
     def of(schedule: str, **asked: Any) -> tuple[Any, ...]:
-        found = schedule_of(settle(Settings(method="ce", schedule=schedule, augmentation="none", **asked)))
+        found = schedule_of(settle(Settings(method="ce", schedule=schedule, **asked)))
         return found.backbone, found.epochs, found.batch, found.rate, found.weight_decay, found.size
 
     assert of("imagenet-lt") == ("resnet10", 90, 128, 0.05, 5e-4, 224)
     assert of("imagenet-lt", backbone="resnext50_32x4d") == ("resnext50_32x4d", 90, 64, 0.025, 5e-4, 224)
     assert of("inaturalist") == ("resnet50", 90, 64, 0.025, 1e-4, 224)
-    assert settle(Settings(schedule="imagenet-lt", batch=128, augmentation="none")).batch is None
+    assert settle(Settings(schedule="imagenet-lt", batch=128)).batch is None
     for name in ("imagenet-lt", "inaturalist", "finetune"):
         rates = [SCHEDULES[name].learning_rate(epoch, 90) for epoch in range(90)]
         assert rates[0] == SCHEDULES[name].rate, "no warm-up"
@@ -496,7 +503,7 @@ def test_the_schedules_for_photographs_are_the_papers() -> None:
 
 
 def test_pretrained_weights_alone_mean_the_schedule_finetune() -> None:
-    settings = settle(Settings(data="folder:x", method="mbib", pretrained="default", augmentation="none"))
+    settings = settle(Settings(data="folder:x", method="mbib", pretrained="default"))
     assert (settings.schedule, settings.epochs, settings.pretrained) == (
         "finetune",
         30,
@@ -523,34 +530,14 @@ def test_photographs_are_trained_evaluated_and_predicted_from_pretrained_weights
     weights_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     folder_of_photographs(tmp_path / "photos", {"dark": 9, "light": 5})
-    words = [
-        "train",
-        "mbib",
-        "--data",
-        f"folder:{tmp_path}/photos",
-        "--backbone",
-        "resnet10",
-        "--size",
-        "64",
-        "--epochs",
-        "2",
-    ]
-    words += [
-        "--batch",
-        "4",
-        "--augmentation",
-        "crop+flip",
-        "--threads",
-        "1",
-        "--out",
-        str(tmp_path / "runs"),
-        "--quiet",
-    ]
+    words = f"train mbib --data folder:{tmp_path}/photos --backbone resnet10 --size 64 --epochs 2 --batch 4 --threads 1"
+    words = [*words.split(), "--quiet", "--out", str(tmp_path / "runs")]
     assert cli.main([*words, "--pretrained", str(weights_file)]) == 0, capsys.readouterr().err
     [file] = (tmp_path / "runs").glob("*.json")
     record, digest = json.loads(file.read_text()), sha256(weights_file.read_bytes()).hexdigest()
     assert record["settings"]["pretrained"] == f"sha256:{digest}"
     assert (record["settings"]["schedule"], record["recipe"]["backbone"]) == ("finetune", "resnet10")
+    assert record["recipe"]["augmentation"] == "crop+flip", "as the images are in memory"
     assert f"--pretrained sha256:{digest}" in record["command"]
     assert str(weights_file) not in file.read_text() + file.with_suffix(".md").read_text()
     assert f"resnet10 from the weights sha256:{digest}," in file.with_suffix(".md").read_text()
