@@ -97,7 +97,9 @@ def plain_loop(settings: Settings, data: LongTailed) -> tuple[Any, ...]:
         torch.manual_seed(settings.seed)
         mean, std = channel_statistics(data.train.x)
         network = method.network(len(data.classes), mean=mean, std=std).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.SGD(network.parameters(), schedule.rate, 0.9, weight_decay=schedule.weight_decay, fused=True)
+    optimizer = torch.optim.SGD(
+        network.parameters(), schedule.rate, 0.9, weight_decay=schedule.weight_decay, fused=True
+    )
     padded = pad(data.train.x, 4)
     for epoch in range(settings.epochs):
         optimizer.param_groups[0]["lr"] = schedule.learning_rate(epoch, settings.epochs)
