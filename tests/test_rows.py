@@ -41,6 +41,9 @@ from mbib_core.trainer import Trained, train
 from mbib_core.weights import read_weights, write_weights
 
 RESULTS = Path(__file__).parents[1] / "book" / "results"
+every_row = pytest.mark.parametrize(  # the quick tests ask one of a kind
+    "method", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in METHODS]
+)
 SHORT = Settings(data="glyphs-lt", schedule="glyphs", epochs=3, batch=16, threads=1)
 
 
@@ -77,9 +80,7 @@ def bits(one: Trained) -> tuple[Any, ...]:
 # Training
 
 
-@pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in METHODS]
-)
+@every_row
 def test_a_row_trains_and_beats_chance_on_its_training_images(method: str) -> None:
     found, data = easy(method)
     losses = found.history["loss"]
@@ -204,7 +205,7 @@ def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path: Path) 
 # Files
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@every_row
 def test_the_weights_and_the_record_of_a_row_come_back(method: str, tmp_path: Path) -> None:
     mine, data = easy(method)
     record = record_of(mine, data, "the command")
