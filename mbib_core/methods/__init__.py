@@ -13,7 +13,7 @@ from mbib_core.methods.experts import EXPERTS
 from mbib_core.methods.method import Method, Stage
 from mbib_core.methods.paper import PAPER, shared_alphas
 from mbib_core.methods.staged import STAGED
-from mbib_core.networks.imagenet import check_backbone
+from mbib_core.networks.imagenet import TIMM, check_backbone
 from mbib_core.networks.pretrained import name_of
 from mbib_core.networks.resnet import even_taps
 from mbib_core.schedules import OVERRIDES, schedule_of, usual_schedule
@@ -130,8 +130,9 @@ def _check_trunk(s: Settings, method: Method, observations: int) -> None:
             f"frozen {schedule.frozen:g} keeps a pretrained backbone as it is: name its weights, as with --pretrained "
             f"default, or say --frozen 0"
         )
-    if s.pretrained and any(stage.begin is succeed for stage in method.stages):
-        raise ValueError(f"{s.method} draws its second network anew, without the pretrained weights: leave them out")
+    kept = "pretrained weights" if s.pretrained else "timm's networks" if schedule.backbone.startswith(TIMM) else ""
+    if kept and any(stage.begin is succeed for stage in method.stages):
+        raise ValueError(f"{s.method} draws its second network anew, which it cannot do with {kept}: leave them out")
     if not schedule.backbone:
         even_taps(schedule.depth, observations - parts.picture)
     elif s.depth is not None:
