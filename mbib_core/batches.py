@@ -87,11 +87,25 @@ class Source:
         for number, start in enumerate(range(0, n, batch)):
             stop = min(start + batch, n)
             if (stop - start) // ranks > 1:
-                own = slice(start + rank, stop, ranks)
-                first = self._mixed(draws, own, number) if draws.mixing else self._cut(draws, own)
-                other = second and self._cut(second, own)
-                other = other and other._replace(x=resize(other.x, scale))
-                yield first._replace(x=resize(first.x, scale), second=other)
+                yield self.batch(draws, slice(start + rank, stop, ranks), number, second=second, scale=scale)
+
+    def batch(
+        self,
+        draws: Draws,
+        at: slice | Int[Tensor, " b"],
+        number: int | Int[Tensor, " 1"],
+        *,
+        second: Draws | None = None,
+        scale: float = 1.0,
+    ) -> Batch:
+        """The images at the places `at` of an order whose draws are on the device, where they are of batch `number`.
+
+        Given as tensors, neither is looked at: what is captured once cuts any batch.
+        """
+        first = self._mixed(draws, at, number) if draws.mixing else self._cut(draws, at)
+        other = second and self._cut(second, at)
+        other = other and other._replace(x=resize(other.x, scale))
+        return first._replace(x=resize(first.x, scale), second=other)
 
     def _cut(self, draws: Draws, at: slice | Int[Tensor, " b"]) -> Batch:
         """The images at these places of the order, not mixed."""
@@ -102,13 +116,17 @@ class Source:
             x = cut_out(x, draws.holes[at])
         return Batch(x, self.y[draws.rows[at]])
 
-    def _mixed(self, draws: Draws, at: slice, number: int) -> Batch:
+    def _mixed(self, draws: Draws, at: slice | Int[Tensor, " b"], number: int | Int[Tensor, " 1"]) -> Batch:
         """The images at these places, mixed with their partners, which are cut here whatever process has them."""
         assert draws.mixing is not None
         kind, partners, shares, centres = draws.mixing
-        share, (x, y, *_), (x_other, y_other, *_) = shares[number], self._cut(draws, at), self._cut(draws, partners[at])
+        share, (x, y, *_), (x_other, y_other, *_) = (
+            shares[number].view(()),
+            self._cut(draws, at),
+            self._cut(draws, partners[at]),
+        )
         if kind == "cutmix":
-            x, share = paste(x, x_other, share, centres[number])
+            x, share = paste(x, x_other, share, centres[number].view(2))
         else:
             x = blend(x, x_other, share)
         if kind == "remix":

@@ -57,6 +57,7 @@ def make(
     checkpoints: Path | None = None,
     device: str | torch.device | None = None,
     compiled: bool = False,
+    captured: bool = True,
     again: bool = False,
     weights: bool = True,
     features: bool = False,
@@ -111,7 +112,8 @@ def make(
             _drop_finished(checkpoint, settings)
         if settings.own_pictures and progress and rank == 0:
             print(f"mbib: {printable(describe(data))}", file=sys.stderr)
-        run = train(settings, data, device=device, checkpoint=checkpoint, progress=progress, compiled=compiled)
+        how: dict[str, Any] = {"device": device, "compiled": compiled, "captured": captured}
+        run = train(settings, data, checkpoint=checkpoint, progress=progress, **how)
         if rank > 0:
             return None
         if weights:
@@ -145,6 +147,7 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
             "processes": run.ranks,
             "precision": run.precision,
             "compiled": run.compiled,
+            "captured": run.captured,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },

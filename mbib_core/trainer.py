@@ -3,8 +3,6 @@
 import math
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +26,7 @@ from mbib_core.networks import default_prediction
 from mbib_core.results import commit_of_code
 from mbib_core.schedules import Schedule, schedule_of
 from mbib_core.settings import Settings
+from mbib_core.steps import Captured, Step, epoch_of, graph_on, obstacle
 from mbib_core.weights import Saved
 
 CURVE_POINTS = 20  # how often, at the most, a run is scored on validation images while it trains
@@ -43,6 +42,7 @@ class Trained(Saved):
     seconds: float = 0.0
     commits: list[str] = field(default_factory=list)
     compiled: bool = False
+    captured: bool = False
     ranks: int = 1
 
 
@@ -54,13 +54,15 @@ def train(
     checkpoint: Path | None = None,
     progress: bool = True,
     compiled: bool = False,
+    captured: bool = True,
 ) -> Trained:
     """Trains the method of `settings` on `data.train` and returns the network after the last epoch.
 
     `device` is a GPU if there is one. With a `checkpoint` file the run is saved after every epoch and resumes from
     there when it is called again; on one thread of the same machine a run that was killed ends in the same bits as one
     that was not. `compiled` compiles the network first, which can take minutes, and makes the steps faster; where that
-    fails the run warns and trains as usual. A resumed run keeps its precision and compilation.
+    fails the run warns and trains as usual. A resumed run keeps its precision and compilation. On a GPU steps are
+    `captured` as CUDA graphs where they can be (`steps.Captured`), and launched as one.
 
     In a process group of `torch.distributed` every process takes its share of each batch; only the first one writes.
 
@@ -95,7 +97,9 @@ def train(
         run = Trained(learner.network, settings, data.classes, size, data.counts.tolist(), history, precision)
         run.ranks, run.seconds = ranks, before
         run.compiled = bool(saved["compiled"]) if saved else compiled and len(data.train.y) >= schedule.batch
+        run.captured = bool(saved and saved.get("captured"))
         run.commits = list(dict.fromkeys([*(saved["commits"] if saved else []), commit_of_code()]))
+        graph = graph_on(device) if captured else None
         curve_images = first_of_each_class(data.validation, CURVE_IMAGES)
         total, done = sum(epochs for _, epochs in plan), 0
         resumed = sum(epochs for _, epochs in plan[: saved["stage"]]) + saved["epoch"] if saved else 0
@@ -114,19 +118,29 @@ def train(
             mean = averaged(learner.network, recipe.average) if recipe.average else None
             kept |= {"average": mean} if mean else {}
             first = restore(saved, kept, run.history) if saved and number == saved["stage"] else 0
-            if run.compiled and first < epochs:
-                scales = {recipe.scale(epoch, epochs) for epoch in range(first, epochs)}
-                own_share = data.train.x[: len(range(rank, recipe.batch, ranks))]
-                if failed := learner.compile_for(own_share, scales):
-                    run.compiled = False
-                    warnings.warn(f"the network could not be compiled and is trained as it is: {failed}", stacklevel=2)
             augmentation = AUGMENTATIONS[recipe.augmentation]
             padding = recipe.padding if augmentation.crops else 0
             source, flip = Source(data.train, padding, device), augmentation.crops and data.flip and settings.flip
+            why = obstacle(source, precision=precision, ranks=ranks, policy=augmentation.policy) if graph else ""
+            if why and first < epochs:
+                warnings.warn(f"the steps are not captured, which makes them slower: {why}", stacklevel=2)
+            if run.compiled and first < epochs:
+                scales = {recipe.scale(epoch, epochs) for epoch in range(first, epochs)}
+                own_share = data.train.x[: len(range(rank, recipe.batch, ranks))]
+                if failed := learner.compile_for(own_share, scales, graphs=graph is None or bool(why)):
+                    run.compiled = False
+                    warnings.warn(f"the network could not be compiled and is trained as it is: {failed}", stacklevel=2)
             drawn_of = partial(draw, source.labels, seed=settings.seed, padding=padding, flip=flip)
             drawn_of = partial(drawn_of, augmentation=augmentation, batch=recipe.batch)
             loss_of = partial(stage.loss, **settings.own)
-            step: nn.Module = learner if ranks == 1 else nn.parallel.DistributedDataParallel(learner)
+            module: nn.Module = learner if ranks == 1 else nn.parallel.DistributedDataParallel(learner)
+            step = Step(learner, module, loss_of, optimizer, scaler)
+            if stage.ascent is not None:
+                step.ascent = partial(stage.ascent, **settings.own)
+            if mean and recipe.average == "ema":
+                step.after = partial(mean.update_parameters, learner.network)
+            whole = len(data.train.y) // recipe.batch
+            replayed = Captured(step, source, recipe.batch, graph) if graph and whole and not why else None
             for epoch in range(first, epochs):
                 share, rate = epoch / epochs, recipe.learning_rate(epoch, epochs)
                 for group in optimizer.param_groups:
@@ -140,22 +154,13 @@ def train(
                     view = stage.second == "view"
                     second = drawn(q=1.0 if view else float(stage.second), stream=1)
                     second = Draws(draws.rows, *second[1:]) if view else second
-                losses = []
-                for batch in source.stream(draws, recipe.batch, second=second, scale=scale, rank=rank, ranks=ranks):
-                    loss = step(batch, loss_of, share)
-                    optimizer.zero_grad(set_to_none=True)
-                    scaler.scale(loss).backward()
-                    if stage.ascent is not None:
-                        with _restored(learner):
-                            stage.ascent(learner, **settings.own)
-                            optimizer.zero_grad(set_to_none=True)
-                            scaler.scale(step(batch, loss_of, share)).backward()
-                    scaler.step(optimizer)
-                    scaler.update()
-                    if mean and recipe.average == "ema":
-                        mean.update_parameters(learner.network)
-                    losses.append(loss.detach())
-                seen = _mean_over_ranks(torch.stack(losses))  # once an epoch: every read forces a GPU sync
+                if replayed:
+                    losses = replayed.epoch(draws, second, scale=scale, progress=share)
+                    run.captured |= replayed.replay is not None
+                else:
+                    batches = source.stream(draws, recipe.batch, second=second, scale=scale, rank=rank, ranks=ranks)
+                    losses = epoch_of(step, batches, share)
+                seen = _mean_over_ranks(losses)  # once an epoch: every read forces a GPU sync
                 if bad := (~seen.isfinite()).nonzero().flatten().tolist():
                     where = f"the loss is {float(seen[bad[0]])} at epoch {done + epoch + 1}, step {bad[0] + 1}"
                     raise _diverged(where, settings, checkpoint)
@@ -239,16 +244,6 @@ def train_mode(learner: Learner, stage: Stage) -> None:
             module.eval()
 
 
-@contextmanager
-def _restored(learner: Learner) -> Iterator[None]:
-    """Afterwards weights and statistics have the bits that they had before; the gradients stay."""
-    tensors = [*learner.parameters(), *learner.buffers()]
-    kept = [tensor.detach().clone() for tensor in tensors]
-    yield
-    with torch.no_grad():
-        torch._foreach_copy_(tensors, kept)
-
-
 def _look(run: Trained, data: LongTailed, curve_images: Any, epoch: int, total: int, checkpoint: Path | None) -> None:
     """Scores the run on the curve's images where one is due; the last update comes after the last loss, so the outputs
     are checked then, too."""
@@ -288,6 +283,7 @@ def _progress(run: Trained, stage: int, epoch: int) -> dict[str, Any]:
         "seconds": run.seconds,
         "commits": run.commits,
         "compiled": run.compiled,
+        "captured": run.captured,
         "ranks": run.ranks,
     }
 
