@@ -603,6 +603,7 @@ def test_no_step_waits_for_the_gpu(compiled: bool, tiny_schedule: Schedule, monk
         device="cuda",
         progress=False,
         compiled=compiled,
+        captured=False,
     )
     assert run.compiled == compiled
 
