@@ -234,11 +234,19 @@ def _campaign(args: argparse.Namespace) -> int:
 
     return campaign(
         args.wanted,
+        out=args.out,
+        only=args.only,
         processes=args.processes,
         threads=args.threads,
+        minutes=args.minutes,
         root=args.root,
+        device=args.device,
         compiled=args.compile,
+        captured=not args.no_capture,
         dry=args.dry_run,
+        cluster=args.cluster,
+        hours=args.hours,
+        partition=args.partition,
     )
 
 
@@ -332,7 +340,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, setting in describe().items():
         if name == "method":
             train.add_argument("method", help=setting.help)
-        elif name not in ("pictures", "purpose", "flip"):
+        elif name not in ("pictures", "purpose", "flip", "test_curve"):
             option = f"--{name.replace('_', '-')}"
             train.add_argument(option, type=setting.kind, nargs="*" if setting.several else None, help=setting.help)
     train.add_argument(
@@ -341,6 +349,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_const",
         const=False,
         help="never mirror an image: for letters, digits, signs, whatever has a left and a right",
+    )
+    train.add_argument(
+        "--test-curve",
+        action="store_const",
+        const=True,
+        help="score the test images after every epoch, too: what choosing the best one by them would gain; nothing is "
+        "chosen by it",
     )
     train.add_argument(
         "--choosing",
@@ -436,11 +451,29 @@ def _parser() -> argparse.ArgumentParser:
         "campaign", allow_abbrev=False, help="make the wanted runs that have no record yet, in order"
     )
     campaign.add_argument("wanted", type=folder, nargs="?", default=Path("book/results/wanted.toml"))
-    campaign.add_argument("--processes", type=int, default=1, help="runs side by side")
+    campaign.add_argument(
+        "--only", default="", metavar="REGEX", help="runs with this in their name, such as paper-s[12]"
+    )
+    campaign.add_argument("--out", type=folder, help="folder of the records (default: beside the list)")
+    campaign.add_argument(
+        "--processes", type=int, help="runs side by side, on one GPU, too (default 1; all of a cluster)"
+    )
     campaign.add_argument("--threads", type=int, default=1, help="CPU threads of each")
+    campaign.add_argument(
+        "--minutes", type=float, default=float("inf"), help="then what runs is saved, and left for the next campaign"
+    )
+    campaign.add_argument("--device", help="as in train; cpu asks a cluster for no GPU")
     campaign.add_argument("--compile", action="store_true", help="as in train: for runs of many minutes")
+    campaign.add_argument("--no-capture", action="store_true", help="as in train")
     campaign.add_argument("--root", type=folder)
     campaign.add_argument("--dry-run", action="store_true", help="say what is missing, make nothing")
+    campaign.add_argument(
+        "--cluster",
+        choices=("slurm", "local"),
+        help="each run as a job of its own; MBIB_CACHE must be on a shared disk",
+    )
+    campaign.add_argument("--hours", type=float, default=24, help="of a job; one that needs more is queued again")
+    campaign.add_argument("--partition", help="of the cluster")
     campaign.set_defaults(run=_campaign)
     return parser
 

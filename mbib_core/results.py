@@ -227,6 +227,11 @@ def commit_of_code() -> str:
 
     Outside a git checkout (a container, an unpacked archive) it is what $MBIB_COMMIT says, else "unknown".
     """
+    return commit_of_checkout() or os.environ.get("MBIB_COMMIT") or "unknown"
+
+
+def commit_of_checkout() -> str:
+    """The commit as git knows it; "" outside a git checkout."""
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
@@ -239,7 +244,7 @@ def commit_of_code() -> str:
         git("ls-files", "--error-unmatch", "results.py")
         return commit + ("+changes" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("MBIB_COMMIT") or "unknown"
+        return ""
 
 
 def version_of_code() -> str:

@@ -23,7 +23,7 @@ from mbib_core.evaluation import evaluate, features_of, of_kind, plain
 from mbib_core.files import cache_folder, check_writable, write_atomically
 from mbib_core.methods import method_of, settle
 from mbib_core.networks import default_prediction, multiply_adds
-from mbib_core.results import Record, read_record, version_of_code, write_record
+from mbib_core.results import Record, commit_of_checkout, read_record, version_of_code, write_record
 from mbib_core.schedules import same_recipe, schedule_of
 from mbib_core.settings import Settings, command_line, run_id
 from mbib_core.text import printable
@@ -149,6 +149,7 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
             "compiled": run.compiled,
             "captured": run.captured,
             "torch": torch.__version__,
+            "checkout": bool(commit_of_checkout()),  # else the commits are what $MBIB_COMMIT said
             "python": platform.python_version(),
         },
         "parameters": sum(p.numel() for p in run.network.parameters()),

@@ -119,6 +119,9 @@ class Settings:
     purpose: str = _of(str, "final or choosing", "final", choices=("final", "choosing"))
     pictures: str | None = _of(str, "fingerprint of images of one's own: filled in by `train`")
     flip: bool = _of(bool, "mirror training images by chance, where the data set allows it", True)
+    test_curve: bool = _of(
+        bool, "score the test images after every epoch: what choosing the best one would gain", False
+    )
 
     def __init__(self, **values: Any):
         known = describe()
@@ -198,6 +201,8 @@ def command_line(settings: Settings) -> str:
             words += ["--choosing"] if value == "choosing" else []
         elif name == "flip":
             words += [] if value else ["--no-flip"]
+        elif name == "test_curve":
+            words += ["--test-curve"] if value else []
         else:
             values = value if isinstance(value, list) else [value]
             words += [f"--{name.replace('_', '-')}", *map(_number, values)]

@@ -17,7 +17,7 @@ from mbib_core.averages import LATE, averaged, put_into
 from mbib_core.batches import Draws, Source, draw, seed_of
 from mbib_core.checkpoints import read_checkpoint, restore, write_checkpoint
 from mbib_core.criteria import check_settings
-from mbib_core.data.longtailed import LongTailed, channel_statistics, first_of_each_class
+from mbib_core.data.longtailed import Images, LongTailed, channel_statistics, first_of_each_class
 from mbib_core.devices import autocast, full_float32, pick_device, pick_precision, threads
 from mbib_core.evaluation import accuracies, all_finite, features_of, of_kind
 from mbib_core.learners import Learner
@@ -67,7 +67,8 @@ def train(
     In a process group of `torch.distributed` every process takes its share of each batch; only the first one writes.
 
     The history has the mean `loss` and the `rate` of every epoch, and at `curve_epoch` the `curve`: accuracy by shot
-    on the first 20 validation images of each class, of the default prediction. Where the settings ask for an `average`
+    on the first 20 validation images of each class, of the default prediction; with the setting `test_curve` also that
+    on all test images after every epoch, which nothing is chosen by. Where the settings ask for an `average`
     of the weights, each stage ends in its average, which loss and curve do not show.
 
     Raises ValueError on bad settings, on data of another name than the settings' or a checkpoint of another run,
@@ -93,6 +94,7 @@ def train(
             )
         learner = new_learner(method, data, settings.seed, precision).to(device).to(memory_format=torch.channels_last)
         history: dict[str, list[Any]] = {"loss": [], "rate": [], "curve_epoch": [], "curve": []}
+        history |= {"test_curve": []} if settings.test_curve else {}
         size = data.train.x.shape[2], data.train.x.shape[3]
         run = Trained(learner.network, settings, data.classes, size, data.counts.tolist(), history, precision)
         run.ranks, run.seconds = ranks, before
@@ -248,19 +250,24 @@ def _look(run: Trained, data: LongTailed, curve_images: Any, epoch: int, total: 
     """Scores the run on the curve's images where one is due; the last update comes after the last loss, so the outputs
     are checked then, too."""
     due = epoch % math.ceil(total / CURVE_POINTS) == 0
-    if not due and epoch < total:
-        return
-    if not all_finite(features_of(run.network, data.train.x[:128])):
-        raise _diverged(f"the network's outputs are not finite after epoch {epoch}", run.settings, checkpoint)
-    if due and len(curve_images.y):
-        device = next(run.network.parameters()).device
-        predict, counts = method_of(run.settings).predict, data.counts.to(device)
-        with autocast(device, run.precision):
-            answers = features_of(run.network, curve_images.x, predict=lambda outputs: predict(outputs, counts))
-        found = of_kind("logits", answers)
-        accuracy = accuracies(found, curve_images.y.to(device), data)
-        run.history["curve_epoch"].append(epoch)
-        run.history["curve"].append(accuracy[default_prediction(accuracy)])
+    if due or epoch == total:
+        if not all_finite(features_of(run.network, data.train.x[:128])):
+            raise _diverged(f"the network's outputs are not finite after epoch {epoch}", run.settings, checkpoint)
+        if due and len(curve_images.y):
+            run.history["curve_epoch"].append(epoch)
+            run.history["curve"].append(_scored(run, data, curve_images))
+    if run.settings.test_curve:
+        run.history["test_curve"].append(_scored(run, data, data.test))
+
+
+def _scored(run: Trained, data: LongTailed, images: Images) -> dict[str, float]:
+    """The accuracy of the default prediction, by shot."""
+    device = next(run.network.parameters()).device
+    predict, counts = method_of(run.settings).predict, data.counts.to(device)
+    with autocast(device, run.precision):
+        answers = features_of(run.network, images.x, predict=lambda outputs: predict(outputs, counts))
+    accuracy = accuracies(of_kind("logits", answers), images.y.to(device), data)
+    return accuracy[default_prediction(accuracy)]
 
 
 def _diverged(what: str, settings: Settings, checkpoint: Path | None) -> FloatingPointError:

@@ -106,5 +106,7 @@ def _check(s: Settings, method: Method) -> None:
     if s.own_pictures and s.imbalance != Settings().imbalance:
         kind = "arrays" if s.folder is None else "a folder"
         raise ValueError(f"imbalance does not apply to {kind}, whose own counts are the long tail: leave it out")
+    if s.test_curve and s.purpose == "choosing":
+        raise ValueError("a run for choosing never sees the test set: leave test_curve out")
     if s.size is not None and s.folder is None:
         raise ValueError(f"size is that of a folder's images: leave it out for {s.data}")
