@@ -200,6 +200,9 @@ def campaign(
                 if process.poll() is not None:
                     del running[name]
                     if process.returncode == Busy.status:
+                        if cluster:  # nothing here tells when the other is done
+                            done.add(name)
+                            say(f"left to other processes: {name}")
                         continue
                     done.add(name)
                     spent = (time.monotonic() - started) / 60

@@ -398,14 +398,20 @@ def test_runs_are_told_the_device_and_a_gpu_that_is_not_there_is_told_before_any
 
 @pytest.mark.fault("a campaign whose minutes are over")
 def test_after_its_minutes_a_campaign_saves_what_runs_and_the_next_one_goes_on(
-    project: Project, capsys: pytest.CaptureFixture, sentence: Callable[[str], None]
+    project: Project,
+    capsys: pytest.CaptureFixture,
+    sentence: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for number in (1, 2):
         project.tell("sleep", number, 60)
-    assert campaign(project.list, processes=2, minutes=0.06) == 0
+    clock = time.monotonic
+    with monkeypatch.context() as patch:  # an hour passes when the third run has started
+        patch.setattr(module.time, "monotonic", lambda: clock() + 3600 * (len(project.logged("starts")) > 2))
+        assert campaign(project.list, processes=2, minutes=9) == 0
     (words,) = (line[9:] for line in capsys.readouterr().out.splitlines() if "minutes" in line)
     assert words == (
-        "0.06 minutes are over: 2 runs are saved and go on with the next campaign, 1 are not begun, 0 failed"
+        "9 minutes are over: 2 runs are saved and go on with the next campaign, 1 are not begun, 0 failed"
     )
     sentence(words)
     assert not any(alive(line[2]) for line in project.log())
@@ -454,7 +460,7 @@ def test_on_a_cluster_each_run_is_a_job_of_its_own(
 
 def test_jobs_are_asked_for_as_submitit_hands_them_to_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     submitit = pytest.importorskip("submitit")
-    monkeypatch.setattr(submitit.SlurmExecutor, "affinity", lambda: 1)
+    monkeypatch.setattr(submitit.SlurmExecutor, "affinity", classmethod(lambda _executor: 1))
     asked = Jobs("slurm", device=None, threads=3, hours=2.5, partition="gpu").executor._executor.parameters
     wanted = {"time": 150, "cpus_per_task": 3, "gpus_per_node": 1, "partition": "gpu", "job_name": "mbib"}
     assert {name: asked.get(name) for name in wanted} == wanted
