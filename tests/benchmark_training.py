@@ -85,7 +85,7 @@ def random_data(n: int = BATCHES * SCHEDULE.batch) -> LongTailed:
     x = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, generator=random)
     images = Images(x, torch.arange(len(x)) % CLASSES)
     none = Images(x[:0], images.y[:0])
-    return LongTailed("random", images, none, none, [str(i) for i in range(CLASSES)])
+    return LongTailed("cifar100-lt", images, none, none, [str(i) for i in range(CLASSES)])
 
 
 def plain(method, data, loader):
