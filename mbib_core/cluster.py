@@ -8,6 +8,8 @@ from typing import Any
 from mbib_core.extras import extra
 from mbib_core.files import cache_folder
 
+INSTALL = '"mbib-core[cluster]"'
+
 
 class Jobs:
     """Starts a command as a job with `threads` cores, for at most `hours`, and with a GPU unless the `device` is the
@@ -18,7 +20,7 @@ class Jobs:
     """
 
     def __init__(self, cluster: str, *, device: str | None, threads: int, hours: float, partition: str | None):
-        submitit = extra("submitit", "a campaign on a cluster", part="cluster")
+        submitit = extra("submitit", "a campaign on a cluster", install=INSTALL)
         try:
             self.executor = submitit.AutoExecutor(folder=cache_folder() / "jobs", cluster=cluster)
         except (RuntimeError, ValueError) as error:
@@ -55,7 +57,7 @@ class Command:
             return subprocess.run(self.words, cwd=self.folder, stdout=file, stderr=file, check=False).returncode
 
     def checkpoint(self) -> Any:
-        return extra("submitit", "a job", part="cluster").helpers.DelayedSubmission(self)
+        return extra("submitit", "a job", install=INSTALL).helpers.DelayedSubmission(self)
 
 
 class Job:

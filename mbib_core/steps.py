@@ -126,10 +126,14 @@ class Captured:
         self.rates = [torch.zeros((), device=source.device) for _ in step.optimizer.param_groups]
         self.drawn: tuple[Draws, Draws | None] | None = None
         self.losses: Tensor | None = None
+        self.failed = False
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forgets what was captured, as another part of the network is trained from now on."""
         self.tried: dict[float, int] = {}
         self.replay: Callable[[], None] | None = None
         self.captured_for: tuple[float, float] | None = None
-        self.failed = False
 
     def epoch(
         self, draws: Draws, second: Draws | None = None, *, scale: float = 1.0, progress: float = 0.0

@@ -410,9 +410,7 @@ def test_after_its_minutes_a_campaign_saves_what_runs_and_the_next_one_goes_on(
         patch.setattr(module.time, "monotonic", lambda: clock() + 3600 * (len(project.logged("starts")) > 2))
         assert campaign(project.list, processes=2, minutes=9) == 0
     (words,) = (line[9:] for line in capsys.readouterr().out.splitlines() if "minutes" in line)
-    assert words == (
-        "9 minutes are over: 2 runs are saved and go on with the next campaign, 1 are not begun, 0 failed"
-    )
+    assert words == ("9 minutes are over: 2 runs are saved and go on with the next campaign, 1 are not begun, 0 failed")
     sentence(words)
     assert not any(alive(line[2]) for line in project.log())
     assert project.made() == project.ids[:1]

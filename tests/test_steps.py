@@ -174,6 +174,17 @@ def test_a_loss_that_follows_the_progress_is_captured_anew_in_every_epoch(
     assert recorder.log.count("captured") == captures
 
 
+def test_a_trunk_that_starts_frozen_is_captured_anew_when_it_moves(
+    tiny_data: LongTailed, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SCHEDULES, "tiny", Schedule(depth=8, epochs=4, batch=8, frozen=0.5))
+    monkeypatch.setattr("mbib_core.methods._check_trunk", lambda *_: None)  # which wants pretrained weights
+    found = quietly(TINY, tiny_data)
+    assert recorder.log.count("captured") == 2
+    assert recorder.log.count("tried") == 2 * WARM_UP
+    assert same_bits(found, plainly(TINY, tiny_data))
+
+
 def test_a_loss_without_a_signature_that_tells_is_captured_anew_too(
     tiny_data: LongTailed, tiny_schedule: Schedule, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
