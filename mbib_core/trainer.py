@@ -134,7 +134,7 @@ def train(
             padding = recipe.padding if augmentation.crops else 0
             source, flip = Source(data.train, padding, device), augmentation.crops and data.flip and settings.flip
             why = obstacle(source, precision=precision, ranks=ranks, policy=augmentation.policy) if graph else ""
-            if why and first < epochs:
+            if why and first < epochs and rank == 0:
                 warnings.warn(f"the steps are not captured, which makes them slower: {why}", stacklevel=2)
             if run.compiled and first < epochs:
                 scales = {recipe.scale(epoch, epochs) for epoch in range(first, epochs)}
