@@ -19,7 +19,8 @@ from torch import Tensor
 from mbib_core import data as data_sets
 from mbib_core import metrics
 from mbib_core.data import Images, LongTailed, shots
-from mbib_core.data.folders import PARTS, Refused, read_file, read_picture, visible
+from mbib_core.data.folders import PARTS, visible
+from mbib_core.data.pictures import Refused, read_file, read_picture
 from mbib_core.evaluation import all_finite, features_of, of_kind
 from mbib_core.methods import method_of
 from mbib_core.networks import Outputs, default_prediction, predictions

@@ -36,7 +36,8 @@ from torchvision.models import ResNet18_Weights
 
 from mbib_core import cli, metrics, report, serving, trainer
 from mbib_core.data import LongTailed, describe, from_arrays, load
-from mbib_core.data.folders import Refused, held_out, load_folder, read_picture
+from mbib_core.data.folders import held_out, load_folder
+from mbib_core.data.pictures import Refused, read_picture
 from mbib_core.evaluation import features_of
 from mbib_core.methods import settle
 from mbib_core.results import read_record, show_table, table

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from mbib_core.data.cifar import cifar100_lt
-from mbib_core.data.folders import SIDE, checked_size, load_folder
+from mbib_core.data.folders import load_folder
 from mbib_core.data.glyphs import glyphs_lt
 from mbib_core.data.longtailed import (
     Images,
@@ -18,6 +18,7 @@ from mbib_core.data.longtailed import (
     long_tailed_indices,
     shots,
 )
+from mbib_core.data.pictures import SIDE, checked_size
 from mbib_core.files import cache_folder, expand
 
 __all__ = [

@@ -1,7 +1,6 @@
-"""A long-tailed data set from a folder of pictures: which file is in which part, and how a file becomes a picture."""
+"""A long-tailed data set from a folder of pictures: which file is in which part."""
 
 import hashlib
-import operator
 import os
 import re
 import sys
@@ -10,22 +9,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from tqdm.auto import tqdm
 
 from mbib_core.data.longtailed import Images, LongTailed, check_names, counted, listed
+from mbib_core.data.pictures import SIDE, checked_size, read_file
 from mbib_core.files import expand
 
-SIDE = 32  # pixels a side that the CIFAR ResNets take
-LARGEST_SIDE = 1024
-LARGEST_PICTURE = 50_000_000  # pixels that are decoded: 0.4 GB at most, for each of the workers
 WORKERS = min(4, os.cpu_count() or 1)
 PARTS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -40,11 +36,6 @@ NO_PICTURES = re.compile(  # suffixes
     re.IGNORECASE,
 )
 TABLES = (".csv", ".tsv", ".parquet", ".xls", ".xlsx")
-HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
-
-
-class Refused(ValueError):
-    """Why a file is not taken for a picture, as the end of a sentence that starts with its name."""
 
 
 class File(NamedTuple):
@@ -121,58 +112,6 @@ def held_out(n: int, missing: Iterable[str] = ("test", "validation")) -> dict[st
     for part in missing:
         taken[part] = min(max(1, (15 * n + 50) // 100), n - 1 - sum(taken.values()))
     return taken
-
-
-def read_picture(content: bytes, size: tuple[int, int] = (SIDE, SIDE)) -> UInt8[np.ndarray, "3 h w"]:
-    """The picture in the bytes of a file of any format that Pillow knows, as `size` (height, width).
-
-    Turned as its EXIF tag says, cut to its largest centred piece of the right shape, resized with antialiasing.
-    Grey becomes RGB, 12- and 16-bit grey is scaled by its full range, what is transparent is laid on white, of an
-    animation the first frame is taken. HEIC needs pillow-heif. Raises Refused if there is no such picture.
-    """
-    height, width = (checked_size(side) for side in size)
-    try:
-        file = _opened(content)
-        if file.format == "EPS":
-            raise Refused("is a program that draws a picture (EPS): save it as PNG or JPEG")
-        file.draft("RGB", (4 * width, 4 * height))  # a large JPEG is decoded at a fraction of its size
-        if file.width * file.height > LARGEST_PICTURE:
-            raise Image.DecompressionBombError
-        bits = _bits(file)
-        ImageOps.exif_transpose(file, in_place=True)
-        picture = ImageOps.fit(_rgb(file, bits), (width, height), Image.Resampling.BICUBIC)
-    except (Refused, MemoryError):
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        limit = f"more than {LARGEST_PICTURE // 10**6} million"
-        raise Refused(f"has too many pixels to be opened safely ({limit}): make it smaller") from None
-    except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error, IndexError ...
-        raise Refused(f"is a broken picture ({error})") from None
-    return np.asarray(picture).transpose(2, 0, 1).copy()
-
-
-def read_file(path: Path, size: tuple[int, int] = (SIDE, SIDE)) -> tuple[UInt8[np.ndarray, "3 h w"], str]:
-    """The picture in the file `path`, and the SHA-256 of its bytes. Raises ValueError with a sentence that names it."""
-    if not path.is_file():
-        raise ValueError(f"{path} {'is no file' if path.exists() else 'is not there'}")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror})") from None
-    if not content:
-        raise ValueError(f"{path} is empty")
-    try:
-        return read_picture(content, size), hashlib.sha256(content).hexdigest()
-    except Refused as reason:
-        raise ValueError(f"{path} {reason}") from None
-
-
-def checked_size(size: Any) -> int:
-    """`size` as a whole number of pixels a side. Raises ValueError if it is none, or out of a network's range."""
-    with suppress(TypeError):
-        if not isinstance(size, bool) and 1 <= operator.index(size) <= LARGEST_SIDE:
-            return operator.index(size)
-    raise ValueError(f"a picture's size is {size!r}: it must be a whole number of pixels, from 1 to {LARGEST_SIDE}")
 
 
 def visible(folder: Path) -> list[Path]:
@@ -411,44 +350,3 @@ def _say_hidden(folder: Path) -> None:
 
 def _warn(words: str) -> None:
     print(f"mbib: warning: {words}", file=sys.stderr)
-
-
-def _opened(content: bytes) -> Image.Image:
-    heic = content[4:12] in HEIC
-    if heic:
-        with suppress(ImportError):
-            import pillow_heif
-
-            pillow_heif.register_heif_opener()
-    try:
-        return Image.open(BytesIO(content))
-    except UnidentifiedImageError:
-        if heic:
-            raise Refused("is HEIC, which needs pillow-heif: pip install pillow-heif") from None
-        raise Refused("is no picture, or of a format that Pillow cannot read") from None
-
-
-def _bits(file: Image.Image) -> int:
-    """The bits of a grey pixel of more than eight. Raises Refused if its range is not known."""
-    depth, signed = 16, False
-    if file.format == "TIFF":
-        depth, signed = file.tag_v2.get(258, (1,))[0], file.tag_v2.get(339, (1,))[0] == 2  # type: ignore[attr-defined]
-    elif file.mode == "I" and file.format not in ("PNG", "PPM"):  # these keep 16 bits in 32
-        depth = 32
-    if file.mode == "F" or (file.mode.startswith("I") and (depth > 16 or signed)):
-        raise Refused("has pixels of no known range (32 bits, or signed): save it with 8 or 16 bits")
-    return depth
-
-
-def _rgb(picture: Image.Image, bits: int) -> Image.Image:
-    """Any of Pillow's modes as RGB."""
-    if picture.mode.startswith("I"):
-        picture = Image.fromarray((np.asarray(picture) >> (bits - 8)).astype(np.uint8))
-    if picture.mode not in ("RGBA", "LA", "PA", "La", "RGBa") and "transparency" not in picture.info:
-        return picture.convert("RGB")
-    whole = Image.new("RGB", picture.size)
-    for top in range(0, picture.height, 256):  # in bands: four copies of a large picture would fill the memory
-        band = picture.crop((0, top, picture.width, min(top + 256, picture.height))).convert("RGBA")
-        white = Image.new("RGBA", band.size, "white")
-        whole.paste(Image.alpha_composite(white, band).convert("RGB"), (0, top))
-    return whole
