@@ -19,7 +19,7 @@ from torch import distributed
 from mbib_core.checkpoints import read_checkpoint
 from mbib_core.data import LongTailed, describe, first_of_each_class, load
 from mbib_core.devices import name_of, pick_device, threads
-from mbib_core.evaluation import evaluate, features_of, of_kind, plain
+from mbib_core.evaluation import answers, evaluate, of_kind, plain
 from mbib_core.files import cache_folder, check_writable, write_atomically
 from mbib_core.methods import method_of, settle
 from mbib_core.networks import default_prediction, multiply_adds
@@ -130,7 +130,7 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
     """The record of a finished run. A final run evaluates the test set here, once; a run for choosing does not."""
     device = next(run.network.parameters()).device
     method, schedule = method_of(run.settings), schedule_of(run.settings)
-    one_image = data.train.x[:1].to(device)
+    one_image = torch.zeros(1, 3, *data.train.size, dtype=torch.uint8, device=device)
     record: Record = {
         "run_id": run_id(run.settings),
         "settings": run.settings.plain(),
@@ -184,12 +184,12 @@ def write_features(run: Trained, data: LongTailed, path: Path) -> None:
     """v, z and the default prediction's probabilities of 20 images a class, in float16: test images of a final run,
     validation images of one for choosing. Raises OSError with a sentence."""
     images = first_of_each_class(data.test if run.settings.purpose == "final" else data.validation, 20)
-    found = features_of(run.network, images.x)
+    found, y = answers(run.network, images)
     logits, arrays = of_kind("logits", found), of_kind("features", found)
     arrays["probabilities"] = logits[default_prediction(logits)].softmax(1)
     content = io.BytesIO()
     halves: dict[str, Any] = {name: f.cpu().numpy().astype(np.float16) for name, f in arrays.items()}
-    np.savez_compressed(content, labels=images.y.numpy().astype(np.int16), **halves)
+    np.savez_compressed(content, labels=y.cpu().numpy().astype(np.int16), **halves)
     write_atomically(path, content.getvalue())
 
 

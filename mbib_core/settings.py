@@ -72,7 +72,18 @@ SETTINGS: dict[str, Setting] = {
 }
 
 # What training images may go through; `augmentation.AUGMENTATIONS` says what each of them is.
-AUGMENTATIONS = ("crop+flip", "none", "cutout", "autoaugment+cutout", "randaugment", "mixup", "cutmix", "remix")
+AUGMENTATIONS = (
+    "crop+flip",
+    "none",
+    "cutout",
+    "autoaugment+cutout",
+    "randaugment",
+    "mixup",
+    "cutmix",
+    "remix",
+    "resized-crop",
+    "resized-crop+jitter",
+)
 
 
 def _of(kind: type, words: str, default: Any = None, **more: Any) -> Any:

@@ -4,7 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,12 @@ from tqdm.auto import tqdm
 
 from mbib_core.augmentation import AUGMENTATIONS
 from mbib_core.averages import LATE, averaged, put_into
-from mbib_core.batches import Draws, Source, draw, seed_of
+from mbib_core.batches import Draws, draw, seed_of, source_of
 from mbib_core.checkpoints import read_checkpoint, restore, write_checkpoint
 from mbib_core.criteria import check_settings
-from mbib_core.data.longtailed import LongTailed, channel_statistics, first_of_each_class
-from mbib_core.devices import autocast, full_float32, pick_device, pick_precision, threads
-from mbib_core.evaluation import accuracies, all_finite, features_of, of_kind
+from mbib_core.data.longtailed import LongTailed, first_of_each_class
+from mbib_core.devices import autocast, full_float32, pick_device, pick_precision, readers, threads
+from mbib_core.evaluation import accuracies, all_finite, answers, of_kind
 from mbib_core.learners import Learner
 from mbib_core.methods import Method, Stage, method_of, settle
 from mbib_core.networks import default_prediction
@@ -54,6 +54,7 @@ def train(
     checkpoint: Path | None = None,
     progress: bool = True,
     compiled: bool = False,
+    workers: int | None = None,
 ) -> Trained:
     """Trains the method of `settings` on `data.train` and returns the network after the last epoch.
 
@@ -61,6 +62,9 @@ def train(
     there when it is called again; on one thread of the same machine a run that was killed ends in the same bits as one
     that was not. `compiled` compiles the network first, which can take minutes, and makes the steps faster; where that
     fails the run warns and trains as usual. A resumed run keeps its precision and compilation.
+
+    Pictures that are not in memory are read by `workers` processes, 0: by this one (default: the cores of this process
+    but one, 8 at most); the bits are the same.
 
     In a process group of `torch.distributed` every process takes its share of each batch; only the first one writes.
 
@@ -82,7 +86,8 @@ def train(
     wanted = settings.precision if settings.precision != "auto" else schedule.precision
     precision = saved["precision"] if saved else pick_precision(wanted, device)
     cards = [device] if device.type == "cuda" else []
-    with threads(settings.threads), full_float32(), torch.random.fork_rng(devices=cards):
+    reading = ExitStack()
+    with threads(settings.threads), full_float32(), torch.random.fork_rng(devices=cards), readers(workers), reading:
         if saved and precision == "bfloat16" and pick_precision("auto", device) == "float32":
             warnings.warn(
                 f"this run began in bfloat16, which this CPU can only emulate, many times slower: resume it on a CPU "
@@ -91,8 +96,8 @@ def train(
             )
         learner = new_learner(method, data, settings.seed, precision).to(device).to(memory_format=torch.channels_last)
         history: dict[str, list[Any]] = {"loss": [], "rate": [], "curve_epoch": [], "curve": []}
-        size = data.train.x.shape[2], data.train.x.shape[3]
-        run = Trained(learner.network, settings, data.classes, size, data.counts.tolist(), history, precision)
+        size, n = data.train.size, data.counts.tolist()
+        run = Trained(learner.network, settings, data.classes, size, n, history, precision)
         run.ranks, run.seconds = ranks, before
         run.compiled = bool(saved["compiled"]) if saved else compiled and len(data.train.y) >= schedule.batch
         run.commits = list(dict.fromkeys([*(saved["commits"] if saved else []), commit_of_code()]))
@@ -116,14 +121,16 @@ def train(
             first = restore(saved, kept, run.history) if saved and number == saved["stage"] else 0
             if run.compiled and first < epochs:
                 scales = {recipe.scale(epoch, epochs) for epoch in range(first, epochs)}
-                own_share = data.train.x[: len(range(rank, recipe.batch, ranks))]
+                own_share = torch.zeros(len(range(rank, recipe.batch, ranks)), 3, *size, dtype=torch.uint8)
                 if failed := learner.compile_for(own_share, scales):
                     run.compiled = False
                     warnings.warn(f"the network could not be compiled and is trained as it is: {failed}", stacklevel=2)
             augmentation = AUGMENTATIONS[recipe.augmentation]
             padding = recipe.padding if augmentation.crops else 0
-            source, flip = Source(data.train, padding, device), augmentation.crops and data.flip and settings.flip
-            drawn_of = partial(draw, source.labels, seed=settings.seed, padding=padding, flip=flip)
+            reading.close()  # of the stage before
+            source, flip = source_of(data.train, augmentation, padding, device), augmentation.crops and data.flip
+            reading.callback(source.close)
+            drawn_of = partial(draw, source.labels, seed=settings.seed, padding=padding, flip=flip and settings.flip)
             drawn_of = partial(drawn_of, augmentation=augmentation, batch=recipe.batch)
             loss_of = partial(stage.loss, **settings.own)
             step: nn.Module = learner if ranks == 1 else nn.parallel.DistributedDataParallel(learner)
@@ -172,7 +179,7 @@ def train(
                     states = {name: part.state_dict() for name, part in kept.items()}
                     write_checkpoint(checkpoint, _progress(run, number, epoch + 1) | states)
             if mean:
-                put_into(learner.network, mean, data.train.x)
+                put_into(learner.network, mean, data.train)
             stage.end(learner, images=data.train, **settings.own)
             done += epochs
         if ranks > 1:  # the running statistics of batch norm are each process's own
@@ -205,7 +212,7 @@ def new_learner(method: Method, data: LongTailed, seed: int, precision: str = "f
     """The learner of `method` before its first step, on the CPU: weights drawn from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        mean, std = channel_statistics(data.train.x)
+        mean, std = data.train.statistics()
         network = method.parts.build(len(data.classes), mean=mean, std=std)
         return method.learner(network, data.counts, precision)
 
@@ -255,15 +262,14 @@ def _look(run: Trained, data: LongTailed, curve_images: Any, epoch: int, total: 
     due = epoch % math.ceil(total / CURVE_POINTS) == 0
     if not due and epoch < total:
         return
-    if not all_finite(features_of(run.network, data.train.x[:128])):
+    if not all_finite(answers(run.network, data.train.take(torch.arange(min(128, len(data.train.y)))))[0]):
         raise _diverged(f"the network's outputs are not finite after epoch {epoch}", run.settings, checkpoint)
     if due and len(curve_images.y):
         device = next(run.network.parameters()).device
         predict, counts = method_of(run.settings).predict, data.counts.to(device)
         with autocast(device, run.precision):
-            answers = features_of(run.network, curve_images.x, predict=lambda outputs: predict(outputs, counts))
-        found = of_kind("logits", answers)
-        accuracy = accuracies(found, curve_images.y.to(device), data)
+            found, y = answers(run.network, curve_images, predict=lambda outputs: predict(outputs, counts))
+        accuracy = accuracies(of_kind("logits", found), y, data)
         run.history["curve_epoch"].append(epoch)
         run.history["curve"].append(accuracy[default_prediction(accuracy)])
 
