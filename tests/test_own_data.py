@@ -1165,6 +1165,13 @@ def test_the_example_trains_a_foreign_network_in_a_foreign_loop() -> None:
     assert accuracy["few"] > 12
 
 
+def test_the_example_for_colab_says_on_what_it_runs_and_then_does_what_mbib_does() -> None:
+    done = run_python("examples/colab.py", "methods")
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"Python 3\.\d+\.\d+, torch \d+\.\d+\S*, \S", done.stdout)
+    assert "balanced softmax" in done.stdout
+
+
 def test_the_example_is_short() -> None:
     assert len((ROOT / "examples" / "own_loop.py").read_text().splitlines()) < 60
 
