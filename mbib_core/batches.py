@@ -195,7 +195,9 @@ def draw(
     and the rest by q = 0. `stream` 1, 2, ... are other draws. What the `augmentation` adds comes last, so that order,
     crops and flips are those of a run without it; images are mixed within a `batch`.
     """
-    random, n = torch.Generator().manual_seed(seed_of(seed, epoch, stream)), len(labels)
+    # A generator takes the low 32 bits of its seed, so `stream` alone would give all streams the same crops.
+    apart = 0x9E3779B9 * stream if augmentation.resized else 0
+    random, n = torch.Generator().manual_seed(seed_of(seed, epoch, stream) ^ apart), len(labels)
     if q == 1:
         rows = torch.randperm(n, generator=random)
     else:
@@ -211,7 +213,7 @@ def draw(
     operations = draw_operations(augmentation.policy, n, random) if augmentation.policy else None
     holes = torch.rand(n, 2, generator=random, dtype=torch.float32) if augmentation.cutout else None
     mixing = draw_mixing(augmentation.mix, n, batch, random) if augmentation.mix else None
-    numbers = torch.randint(2**62, (n,), generator=random) if augmentation.resized else None
+    numbers = torch.randint(2**32, (n,), generator=random) if augmentation.resized else None
     return Draws(rows, crops, flips, operations, holes, mixing, numbers)
 
 

@@ -18,7 +18,7 @@ from torch import distributed
 
 from mbib_core.checkpoints import read_checkpoint
 from mbib_core.data import LongTailed, describe, first_of_each_class, load
-from mbib_core.devices import name_of, pick_device, threads
+from mbib_core.devices import name_of, pick_device, readers, threads
 from mbib_core.evaluation import answers, evaluate, of_kind, plain
 from mbib_core.files import cache_folder, check_writable, write_atomically
 from mbib_core.methods import method_of, settle
@@ -63,19 +63,21 @@ def make(
     report: bool = True,
     progress: bool = True,
     skip_broken: bool = False,
+    workers: int | None = None,
 ) -> Made | None:
     """What `mbib train` does: trains the run of `settings`, or resumes it, and leaves its record in the folder `out`.
 
     `data` are loaded by the settings' name unless they are given. A run that has a record is not made again, unless
     `again`. Beside the record lie the `weights`, the `features` of some test images and the `report`, as far as they
-    are wanted. Under `torchrun` all processes train together, and only the first one writes and returns.
+    are wanted. `workers` processes read images that are not in memory, see `train`. Under `torchrun` all
+    processes train together, and only the first one writes and returns.
 
     Raises what `load`, `settle` and `train` do, Busy if another process makes the run, and OSError before anything is
     trained if `out` cannot be written.
     """
     settings, out = settle(settings) if data is None else settings, Path(out)
     if data is None and settings.folder is not None:  # such a run is named after the images themselves
-        data = load(settings.data, root=root, size=settings.size or 32, skip_broken=skip_broken)
+        data = load(settings.data, root=root, size=settings.size or 32, skip_broken=skip_broken, stream=settings.stream)
     if data is not None:
         settings = settled_on(settings, data)
     name = run_id(settings)
@@ -104,7 +106,7 @@ def make(
         data = load(settings.data, imbalance=settings.imbalance, root=root)
         settings = settled_on(settings, data)  # what the data rule out is said before anything is written
     check_writable(out)
-    with _locked(checkpoint.with_suffix(".lock"), name, rank), threads(settings.threads):
+    with _locked(checkpoint.with_suffix(".lock"), name, rank), threads(settings.threads), readers(workers):
         if found := made_before():  # by another process, while this one was getting ready
             return found
         if again and record_file.is_file():

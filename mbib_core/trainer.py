@@ -198,12 +198,14 @@ def settled_on(settings: Settings, data: LongTailed) -> Settings:
     """
     if not isinstance(settings, Settings):
         raise TypeError(f"settings must be mbib_core.Settings, as Settings(data={data.name!r}, method='mbib')")
-    if data.name != settings.data and not (settings.folder is not None and data.name.startswith("folder:")):
+    if data.name != settings.data and not (settings.kind and data.name.partition(":")[0] == settings.kind):
         raise ValueError(
             f"the settings are of {settings.data}, the data are {data.name}: give both the same name, "
             f"Settings(data={data.name!r}, ...)"
         )
-    settled = settle(replace(settings, pictures=data.fingerprint))
+    if settings.stream and not data.streamed:
+        raise ValueError(f"the images of {data.name} are in memory: leave stream out, or load them with stream=True")
+    settled = settle(replace(settings, pictures=data.fingerprint, stream=data.streamed))
     check_settings(k=settled.k or 0.0, gamma=settled.gamma or 0.0, counts=data.counts)
     return settled
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from mbib_core.data.longtailed import Images, LongTailed, check_names, counted, listed
 from mbib_core.data.pictures import SIDE, checked_size, read_file
+from mbib_core.data.streamed import Paths, Streamed, leave_out_missing, streamed
 from mbib_core.files import expand
 
 WORKERS = min(4, os.cpu_count() or 1)
@@ -57,7 +58,7 @@ class Folder(NamedTuple):
     others: list[Path]
 
 
-def load_folder(path: str | Path, *, size: int = SIDE, skip_broken: bool = False) -> LongTailed:
+def load_folder(path: str | Path, *, size: int = SIDE, skip_broken: bool = False, stream: bool = False) -> LongTailed:
     """The pictures in the folder `path`, one sub-folder a class; the folder's own counts are the long tail.
 
     Class names are the sub-folders' names, sorted. If the pictures lie deeper, all at one depth and in folders of
@@ -70,6 +71,10 @@ def load_folder(path: str | Path, *, size: int = SIDE, skip_broken: bool = False
 
     The pictures are `size` pixels a side. The networks are made for 32; they take others, at 224 for 49 times the
     multiply-adds and the memory. With `skip_broken` broken pictures are left out and named.
+
+    With `stream`, or if all pixels would take more than a quarter of the machine's memory (which is said), pictures are
+    read when they are needed, as `streamed.Streamed`: then the split goes by a hash of a file's name, copies are not
+    looked for, and the fingerprint is that of names and sizes.
 
     The data set's `fingerprint` changes when a picture, a class or a part changes. Lines on stderr say what was left
     out, and which file lies in two parts or under two class names.
@@ -84,6 +89,8 @@ def load_folder(path: str | Path, *, size: int = SIDE, skip_broken: bool = False
     check_names("the folder's own name", [name])
     files, notes = _files(root)
     check_names(str(root), sorted({file.label for file in files}))
+    if stream or _too_large(root, len(files), size):
+        return _streamed(name, root, files, notes, size, skip_broken)
     files, broken = _read(root, files, size, skip_broken)
     if broken:
         notes += [f"Left out as broken: {counted(broken, 'file')}."]
@@ -301,6 +308,59 @@ def _split(files: list[File], missing: list[str]) -> Iterator[File]:
         parts |= {(label, digest): part for digest, part in zip(sorted(digests), own, strict=True)}
     for file in files:
         yield file if file.part else file._replace(part=parts[file.label, file.digest])
+
+
+def split_off(images: Streamed, missing: list[str]) -> dict[str, Streamed]:
+    """The parts of `missing` and the rest, "train": `held_out` of each class, by a hash of the files' names."""
+    assert isinstance(images.source, Paths)
+    names = map(images.source.name, images.rows.tolist())
+    keys = [hashlib.sha256(os.fsencode(name)).digest()[:8] for name in names]
+    order = torch.from_numpy(np.lexsort((np.frombuffer(b"".join(keys), ">u8"), images.y.numpy())))
+    rows: dict[str, list[torch.Tensor]] = {"test": [], "train": [], "validation": []}
+    for own in order.split(images.y.bincount().tolist()):
+        held = held_out(len(own), missing) if len(own) else {}
+        test, validation = held.get("test", 0), held.get("validation", 0)
+        for part, some in zip(rows, own.split([test, len(own) - test - validation, validation]), strict=True):
+            rows[part].append(some)
+    wanted = ("train", *missing)
+    return {part: images.subset(torch.cat(some).sort().values) for part, some in rows.items() if part in wanted}
+
+
+def _too_large(root: Path, n: int, size: int) -> bool:
+    """Whether the pixels would fill more than a quarter of the memory, of which reading takes twice as much. It is that
+    of the machine, not what is free at present: a run that is resumed must read as it began."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**34
+    if large := 4 * n * 3 * size**2 > memory:
+        print(
+            f"mbib: the {n} pictures of {root} would take {n * 3 * size**2 / 2**30:.1f} GiB at {size} x {size} pixels, "
+            f"more than a quarter of the memory: they are read while training, as with --stream",
+            file=sys.stderr,
+        )
+    return large
+
+
+def _streamed(name: str, root: Path, files: list[File], notes: list[str], size: int, skip_broken: bool) -> LongTailed:
+    """The files as pictures that are read when they are needed."""
+    classes = sorted({file.label for file in files})
+    number = {label: i for i, label in enumerate(classes)}
+    paths = Paths((str(file.path.relative_to(root)) for file in files), root)
+    whole = streamed(paths, [number[file.label] for file in files], size, skip_broken=skip_broken)
+    whole = leave_out_missing(whole, str(root))
+    files = [files[row] for row in whole.rows.tolist()]
+    found: dict[str, Any] = {
+        part: whole.subset(torch.tensor([(file.part or "train") == part for file in files]))
+        for part in ("train", "validation", "test")
+    }
+    missing = [part for part in ("test", "validation") if all(file.part != part for file in files)]
+    if missing:
+        notes = [*notes, f"Split off the training pictures, 15 % of each class: {' and '.join(missing)}."]
+        found |= split_off(found["train"], missing)
+    for part in ("validation", "test"):
+        if not len(found[part].y):
+            raise ValueError(f"{root} leaves no picture for {part}: a class of three has one for each part")
+    content = sorted((str(file.part), str(file.path.relative_to(root)), file.path.stat().st_size) for file in files)
+    fingerprint = hashlib.sha256(repr(("streamed", size, content)).encode()).hexdigest()[:8]
+    return LongTailed(name, **found, classes=classes, fingerprint=fingerprint, notes=tuple(notes))
 
 
 def _images(files: list[File], part: str, classes: list[str], size: int) -> Images:

@@ -217,7 +217,7 @@ class Reader:
                 raise ValueError(f"{words}; {CURE}")
             if words not in self.images.told:
                 self.images.told.add(words)
-                print(f"mbib: warning: left out as broken: {words}", file=sys.stderr)
+                print(f"mbib: warning: passed over as broken: {words}", file=sys.stderr)
         if broken and not len(y) and self.loader.dataset.augmentation:
             raise ValueError(f"{broken[-1]}, and so are all pictures of its class: mend some, or take the class out")
         return Images(x, y)

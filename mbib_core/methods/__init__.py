@@ -66,6 +66,9 @@ def settle(settings: Settings) -> Settings:
     filled["epochs"] = settings.epochs if settings.epochs is not None else schedule.epochs
     filled |= {name: None for name in OVERRIDES if getattr(settings, name) == getattr(schedule, name)}
     filled |= {"size": None} if settings.size == 32 else {}
+    filled["stream"] = stream = settings.stream or settings.kind not in ("", "folder")
+    if stream and settings.augmentation is None and not AUGMENTATIONS[schedule.augmentation].streams:
+        filled["augmentation"] = "resized-crop"
     settled = replace(settings, **filled)
     _check(settled, method)
     return settled
@@ -101,10 +104,32 @@ def _check(s: Settings, method: Method) -> None:
             f"{schedule.augmentation} gives every image two labels, which {s.method} cannot take, as it compares "
             f"images or has two batches: ask for another augmentation, such as cutout"
         )
+    _check_stream(s, method)
     if "alphas" in s.own and len(s.alphas) != observations - 1:
         raise ValueError(f"{s.taps} observations need {observations - 1} alphas, not {len(s.alphas)}: {s.alphas}")
     if s.own_pictures and s.imbalance != Settings().imbalance:
-        kind = "arrays" if s.folder is None else "a folder"
+        kind = "arrays" if s.folder is None else "a folder" if s.kind == "folder" else "a list"
         raise ValueError(f"imbalance does not apply to {kind}, whose own counts are the long tail: leave it out")
     if s.size is not None and s.folder is None:
         raise ValueError(f"size is that of a folder's images: leave it out for {s.data}")
+
+
+def _check_stream(s: Settings, method: Method) -> None:
+    """Images that are read while training are cropped where they are read, others in memory."""
+    can = [name for name, augmentation in AUGMENTATIONS.items() if augmentation.streams]
+    if s.stream and s.folder is None and s.pictures is None:
+        raise ValueError(f"stream is for images of your own: leave it out for {s.data}")
+    own = [str(stage.recipe.get("augmentation", "none")) for stage in method.stages]
+    if s.stream and (strange := [name for name in own if name not in can]):
+        raise ValueError(
+            f"{s.method} trains with {strange[0]}, which images that are read while training cannot have: take another "
+            f"method, or a folder without --stream"
+        )
+    if s.stream and s.augmentation is not None and s.augmentation not in can:
+        raise ValueError(
+            f"{s.augmentation} is for images in memory; those that are read while training can have {', '.join(can)}"
+        )
+    if not s.stream and s.augmentation is not None and AUGMENTATIONS[s.augmentation].resized:
+        raise ValueError(
+            f"{s.augmentation} is for images that are read while training: say --stream with a folder, or leave it out"
+        )
