@@ -154,7 +154,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     run = read_weights(args.weights)
     device = pick_device(args.device)
-    given = labelled(run, args.data, root=args.root, validation=args.validation)
+    given = labelled(run, args.data, root=args.root, validation=args.validation, skip_broken=args.skip_broken)
     for words in given.warnings:
         _complain(f"warning: {words}")
     run.network.to(device)
@@ -423,6 +423,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--batch", type=_count, default=500, help="pictures at a time (default 500)")
     evaluate.add_argument("--device", help="cuda or cpu (default: the GPU where there is one)")
     evaluate.add_argument("--root", type=folder, help="folder with cifar-100-python; where a relative PATH starts")
+    evaluate.add_argument("--skip-broken", action="store_true", help="leave broken images out, and name them")
     _add_workers(evaluate)
     evaluate.set_defaults(run=_evaluate)
 

@@ -14,10 +14,8 @@ from mbib_core.data.longtailed import LongTailed, from_arrays
 from mbib_core.data.pictures import checked_size
 from mbib_core.data.streamed import streamed
 
-PICTURES, LABELS = (
-    ("image", "img", "picture", "pixel_values"),
-    ("label", "labels", "fine_label", "class", "target", "y"),
-)
+PICTURES = ("image", "img", "picture", "pixel_values")
+LABELS = ("label", "labels", "fine_label", "class", "target", "y")
 
 
 class Foreign:
@@ -34,12 +32,7 @@ class Foreign:
             raise ValueError(f"picture {row} of {self.what} cannot be read ({type(error).__name__}: {error})") from None
         if isinstance(picture, Image.Image):
             return picture.convert("RGB")
-        if (
-            isinstance(picture, Tensor)
-            and picture.dtype == torch.uint8
-            and picture.dim() == 3
-            and len(picture) in (1, 3)
-        ):
+        if getattr(picture, "dtype", None) == torch.uint8 and picture.dim() == 3 and len(picture) in (1, 3):
             return Image.fromarray(picture.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
         kind = f"{picture.dtype} {list(picture.shape)}" if isinstance(picture, Tensor) else type(picture).__name__
         raise ValueError(
@@ -92,6 +85,7 @@ def _labels(what: str, dataset: Any) -> Tensor:
         raise TypeError(f"{what} must be a data set with a length and items by number, not {type(dataset).__name__}")
     if isinstance(dataset, Subset):
         return _labels(what, dataset.dataset)[torch.as_tensor(dataset.indices, dtype=torch.int64)]
+    labels: Any
     if columns := list(getattr(dataset, "column_names", None) or []):
         labels = list(dataset[_column(what, columns, LABELS)])
     else:

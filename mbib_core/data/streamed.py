@@ -31,7 +31,7 @@ MARGIN = 8 / 7  # of the shorter side to what is cut from its middle when a netw
 PIECE = 32  # pictures that a process reads at a time
 # Of ImageNet's training pictures, 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225 of 255: as published networks have them.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-CURE = "repair or remove it, or leave it out with --skip-broken; what was trained so far is kept"
+CURE = "repair or remove it, or leave it out with --skip-broken"
 
 
 class Source(Protocol):
@@ -150,6 +150,13 @@ def streamed(source: Source, labels: Any, side: int, *, skip_broken: bool = Fals
     """All pictures of a `source` with their labels [N]."""
     y = torch.as_tensor(labels, dtype=torch.int64)
     return Streamed(source, y, side, torch.arange(len(y)), skip_broken=skip_broken)
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Several parts of a data set as one: all in memory, or all of one source."""
+    if isinstance(parts[0], Images):
+        return Images(*map(torch.cat, zip(*parts, strict=True)))
+    return replace(parts[0], y=torch.cat([part.y for part in parts]), rows=torch.cat([part.rows for part in parts]))
 
 
 class Reader:
