@@ -84,7 +84,9 @@ def load(
         hint = f"; for the folder of that name write folder:{name}" if Path(name).is_dir() else ""
         raise ValueError(f"no data set is called {name!r}: there are {', '.join(NAMES)}{hint}")
     if size != SIDE:
-        raise ValueError(f"{name} has pictures of {SIDE} x {SIDE} pixels: a size of {size} is for folders and lists")
+        raise ValueError(
+            f"{name} has pictures of {SIDE} x {SIDE} pixels: a size of {size} is for folder:PATH and lists"
+        )
     try:
         imbalance = float(imbalance)
     except (TypeError, ValueError):

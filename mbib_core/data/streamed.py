@@ -179,6 +179,8 @@ class Reader:
         self.images, self.device, self.pieces = images, device or torch.device("cpu"), list[np.ndarray]()
         pieces = -(-most // PIECE)
         n = min(readers_here(), pieces) if pieces > 1 else 0
+        self.reading: Any = None
+        self.training = augmentation is not None
         self.loader: Any = DataLoader(
             _Work(images, augmentation),
             batch_sampler=self.pieces,  # type: ignore[arg-type]
@@ -195,23 +197,25 @@ class Reader:
         OSError if a process died."""
         lengths = [-(-len(plan) // PIECE) for plan in plans]
         self.pieces[:] = [plan[start : start + PIECE] for plan in plans for start in range(0, len(plan), PIECE)]
-        reading = iter(self.loader)
+        self.reading = iter(self.loader)
         try:
             for length in lengths:
-                parts = [self._next(reading) for _ in range(length)]
+                parts = [self._next() for _ in range(length)]
                 parts = parts or [Images(*_stacked([], [], self.images.size))]
                 x, y = ([v.to(self.device, non_blocking=True) for v in kind] for kind in zip(*parts, strict=True))
                 yield Images(torch.cat(x).permute(0, 3, 1, 2), torch.cat(y))
         finally:
-            del reading  # it ends its processes, unless the loader keeps them
+            if self.loader and not self.loader.persistent_workers:
+                self.close()
 
     def close(self) -> None:
-        """Ends the processes that were kept."""
-        self.loader = None
+        """Ends the processes, which torch does only when nothing holds them any more, not even a traceback."""
+        getattr(self.reading, "_shutdown_workers", lambda: None)()
+        self.loader = self.reading = None
 
-    def _next(self, reading: Iterator[Any]) -> Images:
+    def _next(self) -> Images:
         try:
-            x, y, broken = next(reading)
+            x, y, broken = next(self.reading)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -225,7 +229,7 @@ class Reader:
             if words not in self.images.told:
                 self.images.told.add(words)
                 print(f"mbib: warning: passed over as broken: {words}", file=sys.stderr)
-        if broken and not len(y) and self.loader.dataset.augmentation:
+        if broken and not len(y) and self.training:
             raise ValueError(f"{broken[-1]}, and so are all pictures of its class: mend some, or take the class out")
         return Images(x, y)
 
@@ -299,7 +303,7 @@ def leave_out_missing(images: Streamed, where: str) -> Streamed:
         return images
     some = [f"{paths[int(images.rows[i])]}" for i in missing[:5]]
     named = "\n  ".join([*some, f"and {len(missing) - 5} more"] if len(missing) > 5 else some)
-    what = f"{counted(len(missing), 'picture')} of {len(there)} in {where} missing or empty"
+    what = f"missing or empty: {len(missing)} of the {counted(len(there), 'picture')} in {where}"
     if not images.skip_broken:
         raise ValueError(
             f"{what}; name the folder where they lie with --root, bring them there, or leave them out with "
