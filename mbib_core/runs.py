@@ -23,6 +23,7 @@ from mbib_core.evaluation import answers, evaluate, of_kind, plain
 from mbib_core.files import cache_folder, check_writable, write_atomically
 from mbib_core.methods import method_of, settle
 from mbib_core.networks import default_prediction, multiply_adds
+from mbib_core.networks.pretrained import file_of
 from mbib_core.results import Record, read_record, version_of_code, write_record
 from mbib_core.schedules import same_recipe, schedule_of
 from mbib_core.settings import Settings, command_line, run_id
@@ -75,9 +76,11 @@ def make(
     Raises what `load`, `settle` and `train` do, Busy if another process makes the run, and OSError before anything is
     trained if `out` cannot be written.
     """
+    asked = settings
     settings, out = settle(settings) if data is None else settings, Path(out)
     if data is None and settings.folder is not None:  # such a run is named after the images themselves
-        data = load(settings.data, root=root, size=settings.size or 32, skip_broken=skip_broken, stream=settings.stream)
+        side, stream = schedule_of(settings).size, settings.stream
+        data = load(settings.data, root=root, size=side, skip_broken=skip_broken, stream=stream)
     if data is not None:
         settings = settled_on(settings, data)
     name = run_id(settings)
@@ -113,7 +116,8 @@ def make(
             _drop_finished(checkpoint, settings)
         if settings.own_pictures and progress and rank == 0:
             print(f"mbib: {printable(describe(data))}", file=sys.stderr)
-        run = train(settings, data, device=device, checkpoint=checkpoint, progress=progress, compiled=compiled)
+        how: dict[str, Any] = {"checkpoint": checkpoint, "progress": progress, "compiled": compiled}
+        run = train(settings, data, device=device, pretrained=file_of(asked.pretrained), **how)
         if rank > 0:
             return None
         if weights:

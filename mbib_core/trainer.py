@@ -25,6 +25,7 @@ from mbib_core.evaluation import accuracies, all_finite, answers, of_kind
 from mbib_core.learners import Learner
 from mbib_core.methods import Method, Stage, method_of, settle
 from mbib_core.networks import default_prediction
+from mbib_core.networks.pretrained import Trunk, file_of, read_trunk
 from mbib_core.results import commit_of_code
 from mbib_core.schedules import Schedule, schedule_of
 from mbib_core.settings import Settings
@@ -32,6 +33,7 @@ from mbib_core.weights import Saved
 
 CURVE_POINTS = 20  # how often, at the most, a run is scored on validation images while it trains
 CURVE_IMAGES = 20  # of each class, the first ones
+TRUNK = "backbone."  # what the names of a backbone's parameters begin with
 
 
 @dataclass
@@ -55,6 +57,7 @@ def train(
     progress: bool = True,
     compiled: bool = False,
     workers: int | None = None,
+    pretrained: Path | None = None,
 ) -> Trained:
     """Trains the method of `settings` on `data.train` and returns the network after the last epoch.
 
@@ -66,6 +69,9 @@ def train(
     Pictures that are not in memory are read by `workers` processes, 0: by this one (default: the cores of this process
     but one, 8 at most); the bits are the same.
 
+    Where the settings name pretrained weights, the backbone starts from them, and images are normalised as theirs were.
+    If they name them by their SHA-256 alone, `pretrained` is the file; a run that is resumed needs it no more.
+
     In a process group of `torch.distributed` every process takes its share of each batch; only the first one writes.
 
     The history has the mean `loss` and the `rate` of every epoch, and at `curve_epoch` the `curve`: accuracy by shot
@@ -76,7 +82,7 @@ def train(
     TypeError on settings that are no Settings, FloatingPointError if the loss or an output is not finite, OSError if
     the checkpoint cannot be written.
     """
-    settings = settled_on(settings, data)
+    asked, settings = settings, settled_on(settings, data)
     method, schedule = method_of(settings), schedule_of(settings)
     plan = method.plan(int(settings.epochs or 0))
     device, rank, ranks = pick_device(device), *ranks_here()
@@ -94,7 +100,11 @@ def train(
                 f"that computes it, or delete {checkpoint} to start anew in float32",
                 stacklevel=2,
             )
-        learner = new_learner(method, data, settings.seed, precision).to(device).to(memory_format=torch.channels_last)
+        trunk = None
+        if settings.pretrained and not saved:
+            trunk = read_trunk(settings.pretrained, pretrained or file_of(asked.pretrained))
+        learner = new_learner(method, data, settings.seed, precision, trunk)
+        learner = learner.to(device).to(memory_format=torch.channels_last)
         history: dict[str, list[Any]] = {"loss": [], "rate": [], "curve_epoch": [], "curve": []}
         size, n = data.train.size, data.counts.tolist()
         run = Trained(learner.network, settings, data.classes, size, n, history, precision)
@@ -133,8 +143,13 @@ def train(
             drawn_of = partial(draw, source.labels, seed=settings.seed, padding=padding, flip=flip and settings.flip)
             drawn_of = partial(drawn_of, augmentation=augmentation, batch=recipe.batch)
             loss_of = partial(stage.loss, **settings.own)
-            step: nn.Module = learner if ranks == 1 else nn.parallel.DistributedDataParallel(learner)
+            frozen = round(recipe.frozen * epochs) if number == 0 else 0
+            set_trained(learner, stage, frozen=min(first, epochs - 1) < frozen)
+            step = _shared(learner, ranks)
             for epoch in range(first, epochs):
+                if first < epoch == frozen:
+                    set_trained(learner, stage)
+                    step = _shared(learner, ranks)  # another set of gradients to share
                 share, rate = epoch / epochs, recipe.learning_rate(epoch, epochs)
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["factor"]
@@ -191,7 +206,8 @@ def train(
 
 
 def settled_on(settings: Settings, data: LongTailed) -> Settings:
-    """`settings` as they are trained on `data`: filled in, with the fingerprint of the images.
+    """`settings` as they are trained on `data`: filled in, with the fingerprint of the images; on images in memory with
+    crop and flip where the schedule has crops of any size.
 
     Raises TypeError on what is no Settings, ValueError on bad ones, on data of another name, and on class weights or
     temperatures that float32 cannot hold for the counts of the data.
@@ -206,31 +222,38 @@ def settled_on(settings: Settings, data: LongTailed) -> Settings:
     if settings.stream and not data.streamed:
         raise ValueError(f"the images of {data.name} are in memory: leave stream out, or load them with stream=True")
     settled = settle(replace(settings, pictures=data.fingerprint, stream=data.streamed))
+    if not data.streamed and not settled.augmentation and AUGMENTATIONS[schedule_of(settled).augmentation].resized:
+        settled = replace(settled, augmentation="crop+flip")  # the schedule's crops are made where files are read
     check_settings(k=settled.k or 0.0, gamma=settled.gamma or 0.0, counts=data.counts)
     return settled
 
 
-def new_learner(method: Method, data: LongTailed, seed: int, precision: str = "float32") -> Learner:
-    """The learner of `method` before its first step, on the CPU: weights drawn from `seed`."""
+def new_learner(
+    method: Method, data: LongTailed, seed: int, precision: str = "float32", trunk: Trunk | None = None
+) -> Learner:
+    """The learner of `method` before its first step, on the CPU: weights drawn from `seed`, those of its backbone taken
+    from `trunk` if there is one. Raises ValueError if these do not fit."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        mean, std = data.train.statistics()
+        mean, std = data.train.statistics() if trunk is None else (trunk.mean, trunk.std)
         network = method.parts.build(len(data.classes), mean=mean, std=std)
+        if trunk is not None:
+            trunk.put_into(network.get_submodule("backbone"))
         return method.learner(network, data.counts, precision)
 
 
 def optimizer_for(
     learner: Learner, stage: Stage, recipe: Schedule, device: torch.device
 ) -> tuple[torch.optim.SGD, torch.amp.GradScaler]:
-    """SGD for the parameters that the stage trains; the others need no gradient."""
-    groups: dict[float, list[nn.Parameter]] = {}
-    for full_name, parameter in learner.named_parameters():
-        name = full_name.removeprefix("network.")
-        parameter.requires_grad_(name.startswith(stage.trains) and not name.startswith(learner.still))
-        if parameter.requires_grad:
-            factor = next((f for prefix, f in stage.rates.items() if name.startswith(prefix)), 1.0)
-            groups.setdefault(factor, []).append(parameter)
-    trained = [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
+    """SGD for the parameters that the stage trains; the others need no gradient. Each group has a `factor` of the rate:
+    the stage's for these parameters, times `trunk_rate` in the backbone."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in set_trained(learner, stage).items():
+        factor = next((f for prefix, f in stage.rates.items() if name.startswith(prefix)), 1.0)
+        factor *= recipe.trunk_rate if name.startswith(TRUNK) else 1.0
+        # What thaws later has a group of its own: fused, all parameters of a group must have momentum, or none.
+        groups.setdefault((factor, recipe.frozen > 0 and name.startswith(TRUNK)), []).append(parameter)
+    trained = [{"params": parameters, "factor": factor} for (factor, _), parameters in groups.items()]
     # Not fused in float16: fused momentum also moves in steps that the scaler skips for overflow (torch 2.15).
     half = learner.precision == "float16"
     sgd = torch.optim.SGD(
@@ -239,12 +262,24 @@ def optimizer_for(
     return sgd, torch.amp.GradScaler(device.type, enabled=half)
 
 
+def set_trained(learner: Learner, stage: Stage, *, frozen: bool = False) -> dict[str, nn.Parameter]:
+    """Lets those parameters need a gradient that the stage trains, but for the backbone's if it is `frozen`; returns
+    them by name."""
+    trained = {}
+    for full_name, parameter in learner.named_parameters():
+        name = full_name.removeprefix("network.")
+        still = name.startswith(learner.still) or (frozen and name.startswith(TRUNK))
+        if parameter.requires_grad_(name.startswith(stage.trains) and not still).requires_grad:
+            trained[name] = parameter
+    return trained
+
+
 def train_mode(learner: Learner, stage: Stage) -> None:
-    """Training mode, but for the batch norm of what the stage does not train."""
+    """Training mode, but for what the stage does not train: batch norm, and what else depends on the mode."""
     learner.train()
     for module in learner.modules():
-        own = list(module.parameters(recurse=False))
-        if own and not stage.statistics_move and not any(p.requires_grad for p in own):
+        inside = list(module.parameters())
+        if inside and not stage.statistics_move and not any(p.requires_grad for p in inside):
             module.eval()
 
 
@@ -305,6 +340,10 @@ def ranks_here() -> tuple[int, int]:
     if not (distributed.is_available() and distributed.is_initialized()):
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
+
+
+def _shared(learner: Learner, ranks: int) -> nn.Module:
+    return learner if ranks == 1 else nn.parallel.DistributedDataParallel(learner)
 
 
 def _mean_over_ranks(losses: Tensor) -> Tensor:
