@@ -1,4 +1,4 @@
-"""Packages that only tables, figures, downloads and named backbones need, which a lean installation lacks."""
+"""Packages that only tables, figures, downloads, named backbones and clusters need, which a lean installation lacks."""
 
 import importlib
 from types import ModuleType
