@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torchvision import models
 
 from mbib_core import cli, methods
-from mbib_core.augmentation import AUGMENTATIONS, Augmentation
 from mbib_core.evaluation import features_of
 from mbib_core.methods import METHODS, method_of, settle
 from mbib_core.networks import Network, multiply_adds
@@ -41,12 +40,6 @@ DATA = coloured([9, 6, 3], held_out=2, side=32)
 SHORT = Settings(
     data="coloured", method="ce", schedule="glyphs", backbone="resnet10", epochs=2, batch=6, rate=0.01, threads=1
 )
-
-
-@pytest.fixture(autouse=True)
-def resized_crops(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The augmentation of the schedules for photographs, wherever it is made."""
-    monkeypatch.setitem(AUGMENTATIONS, "resized-crop", AUGMENTATIONS.get("resized-crop", Augmentation()))
 
 
 def parameters(module: nn.Module) -> int:
