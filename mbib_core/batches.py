@@ -1,8 +1,10 @@
-"""From images on the device to batches: order, crops and flips drawn from seed and epoch, cut in one gather."""
+"""From images to batches: order, crops and flips drawn from seed and epoch; images on the device are cut in one gather,
+others are read by processes of their own."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ from mbib_core.augmentation import (
     relabelled,
 )
 from mbib_core.data.longtailed import Images
+from mbib_core.data.streamed import Reader, Streamed
 
 
 class Mixed(NamedTuple):
@@ -41,7 +44,8 @@ class Batch(NamedTuple):
 
 class Draws(NamedTuple):
     """One epoch's choices for N images: which ones, in order; the corner of each crop; which are mirrored; and, where
-    the augmentation has them, operations, centres of holes, and what is mixed with what."""
+    the augmentation has them, operations, centres of holes, what is mixed with what, and the number that decides the
+    crop and colours of a picture that is read."""
 
     rows: Int[Tensor, " n"]
     crops: Int[Tensor, "n 2"]
@@ -49,13 +53,14 @@ class Draws(NamedTuple):
     operations: Int[Tensor, "n 2"] | None = None
     holes: Float[Tensor, "n 2"] | None = None
     mixing: Mixing | None = None
+    numbers: Int[Tensor, " n"] | None = None
 
     def to(self, device: torch.device) -> "Draws":
         """All that is used there on the device; the operations stay, images are sorted by them on the CPU."""
         mixing = self.mixing and Mixing(self.mixing.kind, *(part.to(device) for part in self.mixing[1:]))
         rows, crops, flips = (part.to(device) for part in self[:3])
         holes = self.holes if self.holes is None else self.holes.to(device)
-        return Draws(rows, crops, flips, self.operations, holes, mixing)
+        return Draws(rows, crops, flips, self.operations, holes, mixing, self.numbers)
 
 
 class Source:
@@ -65,6 +70,9 @@ class Source:
         self.labels, self.padding, self.device = images.y, padding, device
         self.x, self.y = pad(images.x.to(device), padding), images.y.to(device)
         self.counts = images.y.bincount().to(device)
+
+    def close(self) -> None:
+        """Nothing: there is no process to end."""
 
     def stream(
         self,
@@ -84,10 +92,8 @@ class Source:
         """
         n = len(draws.rows)
         draws, second = draws.to(self.device), second and second.to(self.device)
-        for number, start in enumerate(range(0, n, batch)):
-            stop = min(start + batch, n)
-            if (stop - start) // ranks > 1:
-                yield self.batch(draws, slice(start + rank, stop, ranks), number, second=second, scale=scale)
+        for number, own in enumerate(_shares(n, batch, rank, ranks)):
+            yield self.batch(draws, own, number, second=second, scale=scale)
 
     def batch(
         self,
@@ -134,6 +140,60 @@ class Source:
         return Batch(x, y, mixed=Mixed(y_other, share))
 
 
+class FileSource:
+    """Training images that are not in memory: `stream` reads an epoch's batches as `Source.stream` cuts them.
+
+    Bytes come from the draws alone, with any number of processes that read, and of ranks.
+    """
+
+    def __init__(self, images: Streamed, augmentation: Augmentation, device: torch.device):
+        self.labels = images.y
+        self.reader = Reader(images, augmentation, most=len(images.y), kept=True, device=device)
+
+    def close(self) -> None:
+        """Ends the processes that read."""
+        self.reader.close()
+
+    def stream(
+        self,
+        draws: Draws,
+        batch: int,
+        *,
+        second: Draws | None = None,
+        scale: float = 1.0,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> Iterator[Batch]:
+        """See `Source.stream`. Raises ValueError that names a picture which cannot be read."""
+        views = [draws] if second is None else [draws, second]
+        plan = np.stack([_plan(view) for view in views], 1)  # [n, views, 3]: two views of a picture read it once
+        shares = _shares(len(plan), batch, rank, ranks)
+        for x, y in self.reader.read([plan[own].reshape(-1, 3) for own in shares]):
+            first, *other = (Batch(resize(x[i :: len(views)], scale), y[i :: len(views)]) for i in range(len(views)))
+            yield first._replace(second=other[0]) if other else first
+
+
+def source_of(
+    images: Images | Streamed, augmentation: Augmentation, padding: int, device: torch.device
+) -> Source | FileSource:
+    """Where the batches of a stage come from: the device's memory, or files."""
+    if isinstance(images, Streamed):
+        return FileSource(images, augmentation, device)
+    return Source(images, padding, device)
+
+
+def _shares(n: int, batch: int, rank: int, ranks: int) -> list[slice]:
+    """Which of N places in the order each batch takes on this rank."""
+    spans = ((start, min(start + batch, n)) for start in range(0, n, batch))
+    return [slice(start + rank, stop, ranks) for start, stop in spans if (stop - start) // ranks > 1]
+
+
+def _plan(draws: Draws) -> np.ndarray:
+    """The draws as `streamed.Reader` takes them."""
+    numbers = torch.zeros_like(draws.rows) if draws.numbers is None else draws.numbers
+    return torch.stack([draws.rows, draws.flips.long(), numbers], 1).numpy()
+
+
 def draw(
     labels: Int[Tensor, " n"],
     *,
@@ -154,7 +214,9 @@ def draw(
     and the rest by q = 0. `stream` 1, 2, ... are other draws. What the `augmentation` adds comes last, so that order,
     crops and flips are those of a run without it; images are mixed within a `batch`.
     """
-    random, n = torch.Generator().manual_seed(seed_of(seed, epoch, stream)), len(labels)
+    # A generator takes the low 32 bits of its seed, so `stream` alone would give all streams the same crops.
+    apart = 0x9E3779B9 * stream if augmentation.resized else 0
+    random, n = torch.Generator().manual_seed(seed_of(seed, epoch, stream) ^ apart), len(labels)
     if q == 1:
         rows = torch.randperm(n, generator=random)
     else:
@@ -170,7 +232,8 @@ def draw(
     operations = draw_operations(augmentation.policy, n, random) if augmentation.policy else None
     holes = torch.rand(n, 2, generator=random, dtype=torch.float32) if augmentation.cutout else None
     mixing = draw_mixing(augmentation.mix, n, batch, random) if augmentation.mix else None
-    return Draws(rows, crops, flips, operations, holes, mixing)
+    numbers = torch.randint(2**32, (n,), generator=random) if augmentation.resized else None
+    return Draws(rows, crops, flips, operations, holes, mixing, numbers)
 
 
 def seed_of(seed: int, epoch: int, stream: int = 0) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from mbib_core import metrics
@@ -18,7 +18,6 @@ from mbib_core.networks.bottleneck import experts_used
 Predict = Callable[[Outputs, Tensor], dict[str, Tensor]]
 
 
-@torch.inference_mode()
 def features_of(
     network: nn.Module,
     x: UInt8[Tensor, "n 3 h w"],
@@ -30,12 +29,28 @@ def features_of(
     Keys: `logits/` and the names of `predict`, the network's own way first; `features/v` and, where there is one,
     `features/z`; `experts/used` of a network with routers. The network is left in evaluation mode.
     """
+    return answers(network, Images(x, torch.zeros(len(x), dtype=torch.int64)), batch, predict)[0]
+
+
+@torch.inference_mode()
+def answers(
+    network: nn.Module,
+    images: Images,
+    batch: int = 500,
+    predict: Callable[[Outputs], dict[str, Tensor]] = predictions,
+) -> tuple[dict[str, Float[Tensor, "n _d"]], Int[Tensor, " n"]]:
+    """What `features_of` finds of labelled images, in memory or streamed, and their labels, on the network's device.
+
+    Streamed images that are broken and left out are in neither.
+    """
     network.eval()
     device = next(network.parameters()).device
     parts: dict[str, list[Tensor]] = {}
+    labels = []
     with full_float32():
-        for start in range(0, max(1, len(x)), batch):  # no pictures: one empty batch
-            outputs = network(x[start : start + batch].to(device).contiguous(memory_format=torch.channels_last))
+        for x, y in images.chunks(batch):  # no pictures: one empty batch
+            labels.append(y.to(device))
+            outputs = network(x.to(device).contiguous(memory_format=torch.channels_last))
             found = {f"logits/{name}": logits for name, logits in predict(outputs).items()}
             found["features/v"] = outputs.observations[-1]
             if outputs.z is not None:
@@ -44,7 +59,7 @@ def features_of(
                 found["experts/used"] = experts_used(outputs.go_on)
             for name, value in found.items():
                 parts.setdefault(name, []).append(value)
-    return {name: torch.cat(values) for name, values in parts.items()}
+    return {name: torch.cat(values) for name, values in parts.items()}, torch.cat(labels)
 
 
 def of_kind(kind: str, found: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -69,13 +84,13 @@ def evaluate(
     FloatingPointError if the network has diverged.
     """
     counts = data.counts.to(next(network.parameters()).device)
-    found = features_of(network, images.x, predict=lambda outputs: predict(outputs, counts))
+    found, y = answers(network, images, predict=lambda outputs: predict(outputs, counts))
     if not all_finite(found):
         raise FloatingPointError(
             "the network has diverged, its answers are not finite: train it anew with other settings"
         )
     device = next(network.parameters()).device
-    y, classes = images.y.to(device), len(data.classes)
+    classes = len(data.classes)
     logits = of_kind("logits", found)
     features = of_kind("features", found)
     default = default_prediction(logits)

@@ -156,12 +156,13 @@ def table(records: Iterable[Record]) -> "pd.DataFrame":
 
 def _row(record: Record) -> dict[str, Any]:
     settings = settings_of(record)
-    folder, part = Settings.of(settings).folder, "test" if settings["purpose"] == "final" else "validation"
+    given, part = Settings.of(settings), "test" if settings["purpose"] == "final" else "validation"
+    name = None if given.folder is None else f"{given.kind}:{Path(given.folder).name}"
     try:
         accuracy = record[part]["accuracy"][record[part]["default"]]
         return (
             {name: _plain(settings[name]) for name in settings if name not in ("seed", "threads")}
-            | ({} if folder is None else {"data": f"folder:{Path(folder).name}", "imbalance": None})
+            | ({} if name is None else {"data": name, "imbalance": None})
             | {"precision": record["machine"]["precision"]}
             | {"on": part}
             | {shot: 100 * float(accuracy[shot]) for shot in SHOTS if shot in accuracy}

@@ -3,6 +3,7 @@
 import math
 import time
 import warnings
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,12 @@ from tqdm.auto import tqdm
 
 from mbib_core.augmentation import AUGMENTATIONS
 from mbib_core.averages import LATE, averaged, put_into
-from mbib_core.batches import Draws, Source, draw, seed_of
+from mbib_core.batches import Draws, Source, draw, seed_of, source_of
 from mbib_core.checkpoints import read_checkpoint, restore, write_checkpoint
 from mbib_core.criteria import check_settings
-from mbib_core.data.longtailed import Images, LongTailed, channel_statistics, first_of_each_class
-from mbib_core.devices import autocast, full_float32, pick_device, pick_precision, threads
-from mbib_core.evaluation import accuracies, all_finite, features_of, of_kind
+from mbib_core.data.longtailed import Images, LongTailed, first_of_each_class
+from mbib_core.devices import autocast, full_float32, pick_device, pick_precision, readers, threads
+from mbib_core.evaluation import accuracies, all_finite, answers, of_kind
 from mbib_core.learners import Learner
 from mbib_core.methods import Method, Stage, method_of, settle
 from mbib_core.networks import default_prediction
@@ -57,6 +58,7 @@ def train(
     progress: bool = True,
     compiled: bool = False,
     captured: bool = True,
+    workers: int | None = None,
     pretrained: Path | None = None,
 ) -> Trained:
     """Trains the method of `settings` on `data.train` and returns the network after the last epoch.
@@ -66,6 +68,9 @@ def train(
     that was not. `compiled` compiles the network first, which can take minutes, and makes the steps faster; where that
     fails the run warns and trains as usual. A resumed run keeps its precision and compilation. On a GPU steps are
     `captured` as CUDA graphs where they can be (`steps.Captured`), and launched as one.
+
+    Pictures that are not in memory are read by `workers` processes, 0: by this one (default: the cores of this process
+    but one, 8 at most); the bits are the same.
 
     Where the settings name pretrained weights, the backbone starts from them, and images are normalised as theirs were.
     If they name them by their SHA-256 alone, `pretrained` is the file; a run that is resumed needs it no more.
@@ -91,7 +96,8 @@ def train(
     wanted = settings.precision if settings.precision != "auto" else schedule.precision
     precision = saved["precision"] if saved else pick_precision(wanted, device)
     cards = [device] if device.type == "cuda" else []
-    with threads(settings.threads), full_float32(), torch.random.fork_rng(devices=cards):
+    reading = ExitStack()
+    with threads(settings.threads), full_float32(), torch.random.fork_rng(devices=cards), readers(workers), reading:
         if saved and precision == "bfloat16" and pick_precision("auto", device) == "float32":
             warnings.warn(
                 f"this run began in bfloat16, which this CPU can only emulate, many times slower: resume it on a CPU "
@@ -105,8 +111,8 @@ def train(
         learner = learner.to(device).to(memory_format=torch.channels_last)
         history: dict[str, list[Any]] = {"loss": [], "rate": [], "curve_epoch": [], "curve": []}
         history |= {"test_curve": []} if settings.test_curve else {}
-        size = data.train.x.shape[2], data.train.x.shape[3]
-        run = Trained(learner.network, settings, data.classes, size, data.counts.tolist(), history, precision)
+        size, n = data.train.size, data.counts.tolist()
+        run = Trained(learner.network, settings, data.classes, size, n, history, precision)
         run.ranks, run.seconds = ranks, before
         run.compiled = bool(saved["compiled"]) if saved else compiled and len(data.train.y) >= schedule.batch
         run.captured = bool(saved and saved.get("captured"))
@@ -132,17 +138,19 @@ def train(
             first = restore(saved, kept, run.history) if saved and number == saved["stage"] else 0
             augmentation = AUGMENTATIONS[recipe.augmentation]
             padding = recipe.padding if augmentation.crops else 0
-            source, flip = Source(data.train, padding, device), augmentation.crops and data.flip and settings.flip
+            reading.close()  # of the stage before
+            source, flip = source_of(data.train, augmentation, padding, device), augmentation.crops and data.flip
+            reading.callback(source.close)
             why = obstacle(source, precision=precision, ranks=ranks, policy=augmentation.policy) if graph else ""
             if why and first < epochs and rank == 0:
                 warnings.warn(f"the steps are not captured, which makes them slower: {why}", stacklevel=2)
             if run.compiled and first < epochs:
                 scales = {recipe.scale(epoch, epochs) for epoch in range(first, epochs)}
-                own_share = data.train.x[: len(range(rank, recipe.batch, ranks))]
+                own_share = torch.zeros(len(range(rank, recipe.batch, ranks)), 3, *size, dtype=torch.uint8)
                 if failed := learner.compile_for(own_share, scales, graphs=graph is None or bool(why)):
                     run.compiled = False
                     warnings.warn(f"the network could not be compiled and is trained as it is: {failed}", stacklevel=2)
-            drawn_of = partial(draw, source.labels, seed=settings.seed, padding=padding, flip=flip)
+            drawn_of = partial(draw, source.labels, seed=settings.seed, padding=padding, flip=flip and settings.flip)
             drawn_of = partial(drawn_of, augmentation=augmentation, batch=recipe.batch)
             loss_of = partial(stage.loss, **settings.own)
             frozen = round(recipe.frozen * epochs) if number == 0 else 0
@@ -153,7 +161,9 @@ def train(
             if mean and recipe.average == "ema":
                 step.after = partial(mean.update_parameters, learner.network)
             whole = len(data.train.y) // recipe.batch
-            replayed = Captured(step, source, recipe.batch, graph) if graph and whole and not why else None
+            replayed = None
+            if graph and whole and not why and isinstance(source, Source):
+                replayed = Captured(step, source, recipe.batch, graph)
             for epoch in range(first, epochs):
                 if first < epoch == frozen:
                     set_trained(learner, stage)
@@ -195,7 +205,7 @@ def train(
                     states = {name: part.state_dict() for name, part in kept.items()}
                     write_checkpoint(checkpoint, _progress(run, number, epoch + 1) | states)
             if mean:
-                put_into(learner.network, mean, data.train.x)
+                put_into(learner.network, mean, data.train)
             stage.end(learner, images=data.train, **settings.own)
             done += epochs
         if ranks > 1:  # the running statistics of batch norm are each process's own
@@ -215,17 +225,15 @@ def settled_on(settings: Settings, data: LongTailed) -> Settings:
     """
     if not isinstance(settings, Settings):
         raise TypeError(f"settings must be mbib_core.Settings, as Settings(data={data.name!r}, method='mbib')")
-    if data.name != settings.data and not (settings.folder is not None and data.name.startswith("folder:")):
+    if data.name != settings.data and not (settings.kind and data.name.partition(":")[0] == settings.kind):
         raise ValueError(
             f"the settings are of {settings.data}, the data are {data.name}: give both the same name, "
             f"Settings(data={data.name!r}, ...)"
         )
-    settled = settle(replace(settings, pictures=data.fingerprint))
-    if (
-        isinstance(data.train, Images)
-        and not settled.augmentation
-        and schedule_of(settled).augmentation == "resized-crop"
-    ):
+    if settings.stream and not data.streamed:
+        raise ValueError(f"the images of {data.name} are in memory: leave stream out, or load them with stream=True")
+    settled = settle(replace(settings, pictures=data.fingerprint, stream=data.streamed))
+    if not data.streamed and not settled.augmentation and AUGMENTATIONS[schedule_of(settled).augmentation].resized:
         settled = replace(settled, augmentation="crop+flip")  # the schedule's crops are made where files are read
     check_settings(k=settled.k or 0.0, gamma=settled.gamma or 0.0, counts=data.counts)
     return settled
@@ -238,7 +246,7 @@ def new_learner(
     from `trunk` if there is one. Raises ValueError if these do not fit."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        mean, std = channel_statistics(data.train.x) if trunk is None else (trunk.mean, trunk.std)
+        mean, std = data.train.statistics() if trunk is None else (trunk.mean, trunk.std)
         network = method.parts.build(len(data.classes), mean=mean, std=std)
         if trunk is not None:
             trunk.put_into(network.get_submodule("backbone"))
@@ -291,7 +299,7 @@ def _look(run: Trained, data: LongTailed, curve_images: Any, epoch: int, total: 
     are checked then, too."""
     due = epoch % math.ceil(total / CURVE_POINTS) == 0
     if due or epoch == total:
-        if not all_finite(features_of(run.network, data.train.x[:128])):
+        if not all_finite(answers(run.network, data.train.take(torch.arange(min(128, len(data.train.y)))))[0]):
             raise _diverged(f"the network's outputs are not finite after epoch {epoch}", run.settings, checkpoint)
         if due and len(curve_images.y):
             run.history["curve_epoch"].append(epoch)
@@ -305,8 +313,8 @@ def _scored(run: Trained, data: LongTailed, images: Images) -> dict[str, float]:
     device = next(run.network.parameters()).device
     predict, counts = method_of(run.settings).predict, data.counts.to(device)
     with autocast(device, run.precision):
-        answers = features_of(run.network, images.x, predict=lambda outputs: predict(outputs, counts))
-    accuracy = accuracies(of_kind("logits", answers), images.y.to(device), data)
+        found, y = answers(run.network, images, predict=lambda outputs: predict(outputs, counts))
+    accuracy = accuracies(of_kind("logits", found), y, data)
     return accuracy[default_prediction(accuracy)]
 
 

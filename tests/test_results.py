@@ -87,7 +87,7 @@ def test_a_name_is_a_plain_file_name() -> None:
 @pytest.mark.parametrize(
     ("given_", "sentence"),
     [
-        ({"betta": 1}, "betta: no such setting; there are alphas, augmentation, average, batch, beta, class_noise"),
+        ({"betta": 1}, "betta: no such setting; there are alphas, augmentation, average, backbone, batch, beta"),
         ({"beta": "1"}, "beta is '1': it must be a number"),
         ({"k": True}, "k is True: it must be a number"),
         ({"imbalance": [100]}, r"imbalance is \[100\]: it must be a number"),
@@ -335,7 +335,7 @@ def test_a_condition_on_records_needs_a_name_and_a_value_and_a_setting_that_ther
         with pytest.raises(ValueError, match=r"is no condition: write NAME=VALUE, such as method=mbib"):
             conditions([word])
     with pytest.raises(
-        ValueError, match="betta: no such setting; there are alphas, augmentation, average, batch, beta, class_noise"
+        ValueError, match="betta: no such setting; there are alphas, augmentation, average, backbone, batch, beta"
     ):
         find([made()], betta=1)
 
@@ -408,8 +408,9 @@ def test_the_table_has_mean_and_deviation_over_seeds() -> None:
 
 def test_runs_that_differ_in_more_than_the_seed_have_rows_of_their_own() -> None:
     base = made(method="mbib")
+    trunk = {"schedule": "glyphs", "backbone": "resnet10", "pretrained": "sha256:0"}  # without which none is frozen
     others = [
-        made(method="mbib", **{name: value})
+        made(method="mbib", **{**(trunk if name in ("pretrained", "frozen") else {}), name: value})
         for name, value in OTHER.items()
         if name not in ("seed", "method", "taps", "pictures", "data", "size")
         and (name in METHODS["mbib"].own or name not in SETTINGS)
