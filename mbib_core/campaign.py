@@ -141,7 +141,7 @@ def campaign(
     *,
     out: Path | None = None,
     only: str = "",
-    processes: int | None = None,
+    processes: int = 1,
     threads: int = 1,
     minutes: float = math.inf,
     root: Path | None = None,
@@ -159,10 +159,9 @@ def campaign(
     A run starts from a worktree at this checkout's commit and, if it was cut, goes on at the commit it started from; in
     an unpacked archive, where $MBIB_COMMIT says what it is, all runs are of this very code. A run that another process
     is making is left to it. A dirty checkout is refused: a record must name its code. After so many `minutes` what runs
-    is saved and left. On a `cluster` each run is a job of at most `hours`, which is queued again if that is too short.
+    is saved and left. On a `cluster` all are queued at once, each as a job of at most `hours`, which is queued again if
+    that is too short.
     """
-    if processes is None:
-        processes = 10**6 if cluster else 1
     if processes < 1 or threads < 1:
         raise ValueError(f"processes and threads must be 1 or more, not {processes} and {threads}")
     if cluster and minutes < math.inf:
@@ -214,7 +213,7 @@ def campaign(
                         say(f"FAILED {name} (status {process.returncode}): see {_log_file(name)}")
             todo = [w for w in missing(todo, path.resolve().parent, records) if w.id not in done]
             free = (w for w in todo if w.id not in running and (cluster or not _is_locked(w.id)))
-            while len(running) < processes and (chosen := next(free, None)):
+            while (cluster or len(running) < processes) and (chosen := next(free, None)):
                 running[chosen.id] = (_start(chosen, records, code, more, requested, start), time.monotonic())
             if todo and not running:
                 say(f"left to other processes: {', '.join(w.id for w in todo)}")

@@ -508,9 +508,7 @@ def _parser() -> argparse.ArgumentParser:
         "--only", default="", metavar="REGEX", help="runs with this in their name, such as paper-s[12]"
     )
     campaign.add_argument("--out", type=folder, help="folder of the records (default: beside the list)")
-    campaign.add_argument(
-        "--processes", type=int, help="runs side by side, on one GPU, too (default 1; all of a cluster)"
-    )
+    campaign.add_argument("--processes", type=int, default=1, help="runs side by side, of one GPU, too")
     campaign.add_argument("--threads", type=int, default=1, help="CPU threads of each")
     campaign.add_argument(
         "--minutes", type=float, default=float("inf"), help="then what runs is saved, and left for the next campaign"

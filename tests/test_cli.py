@@ -611,7 +611,7 @@ CPU_FULL = (
         "the memory is full (9 bytes more were wanted): try another --dev"),
     ("evaluate W", MemoryError("Unable to allocate 3 TiB for"),
         "(3 TiB more were wanted): try a smaller --batch than 500"),
-    ("campaign --processes 4", MemoryError(), "try a smaller --processes than 4, or close what else uses it"),
+    ("campaign --processes 4", MemoryError(), "try a smaller --processes than 4, another --dev"),
     ("table", RuntimeError("Could not determine home directory."), "no home folder is known: write paths without ~"),
     ("table", RecursionError("maximum recursion depth exceeded while decoding a JSON array"), "is nested too deeply"),
     ("table", PermissionError(13, "Permission denied", "a/b"), "a/b cannot be used (Permission denied)"),
