@@ -180,7 +180,7 @@ class Reader:
         pieces = -(-most // PIECE)
         n = min(readers_here(), pieces) if pieces > 1 else 0
         self.reading: Any = None
-        self.training = augmentation is not None
+        self.kept, self.training = kept, augmentation is not None
         self.loader: Any = DataLoader(
             _Work(images, augmentation),
             batch_sampler=self.pieces,  # type: ignore[arg-type]
@@ -205,7 +205,7 @@ class Reader:
                 x, y = ([v.to(self.device, non_blocking=True) for v in kind] for kind in zip(*parts, strict=True))
                 yield Images(torch.cat(x).permute(0, 3, 1, 2), torch.cat(y))
         finally:
-            if self.loader and not self.loader.persistent_workers:
+            if not self.kept:
                 self.close()
 
     def close(self) -> None:
