@@ -115,7 +115,7 @@ def caption(runs: dict[str, list[results.Record]], there: str) -> str:
         runs["ce"][0]["counts"],
         sorted({len(found) for found in runs.values()}),
     )
-    each = {(1,): "one run each"}.get(
+    each = {(1,): "one run each", (1, 2): "one run or the mean of two"}.get(
         tuple(sizes), f"means of {' to '.join(map(str, sizes))} runs each"
     )
     text = (
@@ -139,12 +139,13 @@ def answer(runs: dict, noise: compare.Noise, there: str) -> str:
         against(small, other, noise) for other in ("bsce", "mbib-beta0")
     )
     found = {1: "yes", 0: "not resolved", -1: "no"}
-    single = min(map(len, real.values())) == 1
-    each = ", in one run each" if single else ""
+    sizes = sorted({len(found) for found in real.values()})
+    each = "one run" if sizes == [1] else "one or two runs" if sizes == [1, 2] else None
+    each = each or f"{sizes[0]} to {sizes[-1]} runs"
     assumed = (
-        " Each method has one run so far; the intervals assume that these scatter as shorter runs do, with a standard "
+        f" Each method has {each} so far; the intervals assume that these scatter as shorter runs do, with a standard "
         f"deviation of {noise.sd:.1f} points."
-        if single
+        if compare.borrowed(noise, *real.values())
         else ""
     )
     split = (
@@ -153,13 +154,13 @@ def answer(runs: dict, noise: compare.Noise, there: str) -> str:
         else " [The ablations]"
     )
     return (
-        f"**On the paper's data: {found[lead.sign]}{each}.** On {REAL[1]} MBIB classifies {mean(real['mbib'])} % of "
-        f"the test images correctly, the balanced softmax {mean(real['bsce'])} %, and plain cross-entropy "
-        f"{mean(real['ce'])} %; the paper reports {printed('mbib', recipe('mbib')):.1f} % for MBIB. Against the "
+        f"**On the paper's data: {found[lead.sign]}{how_many(lead)}.** On {REAL[1]} MBIB "
+        f"classifies {mean(real['mbib'])} % of the test images correctly, the balanced softmax "
+        f"{mean(real['bsce'])} %, and plain cross-entropy {mean(real['ce'])} %; the paper reports {printed('mbib', recipe('mbib')):.1f} % for MBIB. Against the "
         f"balanced softmax {said(lead)}.{assumed} MBIB's settings were chosen on validation images; the "
         "balanced softmax was not tuned.\n\n"
-        f"**Is it the distillation? On these data: {found[control.sign]}{each}.** Without it (β = 0) the same network "
-        f"has {mean(real['mbib-beta0'])} %. Against this control {said(control)}.\n\n"
+        f"**Is it the distillation? On these data: {found[control.sign]}{how_many(control)}.** Without it (β = 0) "
+        f"the same network has {mean(real['mbib-beta0'])} %. Against this control {said(control)}.\n\n"
         f"**On a small data set: {found[lead_too.sign]}.** {SMALL[1]} has letters and signs in "
         f"{len(runs[SMALL[0]]['ce'][0]['counts'])} classes, and {len(small['mbib'])} runs of MBIB. Against the "
         f"balanced softmax {said(lead_too)}. Against the control {said(control_too)}.{split}"
@@ -171,9 +172,17 @@ def against(
     accuracy: dict[str, list[float]], other: str, noise: compare.Noise
 ) -> compare.Difference:
     one, two = accuracy["mbib"], accuracy[other]
-    return compare.difference(
-        one, two, known=noise if min(len(one), len(two)) < 2 else None
-    )
+    return compare.difference(one, two, known=compare.borrowed(noise, one, two))
+
+
+def how_many(found: compare.Difference) -> str:
+    """What to add to an answer that stands on few runs."""
+    names = {1: "one", 2: "two"}
+    if min(found.n) > 2:
+        return ""
+    one, two = (names.get(n, str(n)) for n in found.n)
+    run = "run" if one == "one" else "runs"
+    return f", in {one} {run} each" if one == two else f", {one} {run} against {two}"
 
 
 def said(found: compare.Difference) -> str:

@@ -124,6 +124,12 @@ def noise(groups: Iterable[Iterable[float]]) -> Noise:
     return Noise(math.sqrt(squares / freedom), freedom)
 
 
+def borrowed(noise: Noise, *samples: Sequence[float]) -> Noise | None:
+    """`noise` where one of the samples has fewer than three runs, else None: two runs tell next to nothing of their own
+    spread (Student's t is 12.7 at one degree of freedom), so runs of one kind lend them theirs."""
+    return noise if min(map(len, samples)) < 3 else None
+
+
 def around(values: Sequence[float], known: Noise | None = None) -> tuple[float, float, float]:
     """The mean of independent `values` and the ends of its 95 % interval: Student's of these values.
 
