@@ -156,7 +156,8 @@ def answer(runs: dict, noise: compare.Noise, there: str) -> str:
     return (
         f"**On the paper's data: {found[lead.sign]}{how_many(lead)}.** On {REAL[1]} MBIB "
         f"classifies {mean(real['mbib'])} % of the test images correctly, the balanced softmax "
-        f"{mean(real['bsce'])} %, and plain cross-entropy {mean(real['ce'])} %; the paper reports {printed('mbib', recipe('mbib')):.1f} % for MBIB. Against the "
+        f"{mean(real['bsce'])} %, and plain cross-entropy {mean(real['ce'])} %; the "
+        f"paper reports {printed('mbib', recipe('mbib')):.1f} % for MBIB. Against the "
         f"balanced softmax {said(lead)}.{assumed} MBIB's settings were chosen on validation images; the "
         "balanced softmax was not tuned.\n\n"
         f"**Is it the distillation? On these data: {found[control.sign]}{how_many(control)}.** Without it (β = 0) "
