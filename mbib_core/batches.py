@@ -31,12 +31,13 @@ class Mixed(NamedTuple):
 
 class Batch(NamedTuple):
     """What a step is made from: B images and their labels, on the device; another batch where a stage wants two; and
-    what the images were mixed with."""
+    what the images were mixed with. Of a batch that is spread over processes, `whole` is the number of all images."""
 
     x: UInt8[Tensor, "b 3 h w"]
     y: Int[Tensor, " b"]
     second: "Batch | None" = None
     mixed: Mixed | None = None
+    whole: int = 0
 
 
 class Draws(NamedTuple):
@@ -79,19 +80,21 @@ class Source:
         """The batches of one epoch, of images at `scale` times their size; every `ranks`-th image of each, from `rank`.
         With `second` draws, each has a batch of those beside it.
 
-        All draws move to the device at once, so that no step waits. A last batch that has a single image for some rank
-        is left out: batch norm needs two.
+        All draws move to the device at once, so that no step waits. Batch norm needs two images: a last batch of one is
+        left out, and one that has less than two for some rank goes to all of them whole.
         """
         n = len(draws.rows)
         draws, second = draws.to(self.device), second and second.to(self.device)
         for number, start in enumerate(range(0, n, batch)):
             stop = min(start + batch, n)
-            if (stop - start) // ranks > 1:
-                own = slice(start + rank, stop, ranks)
+            if stop - start > 1:
+                spread = ranks > 1 and (stop - start) // ranks > 1
+                own = slice(start + rank, stop, ranks) if spread else slice(start, stop)
                 first = self._mixed(draws, own, number) if draws.mixing else self._cut(draws, own)
                 other = second and self._cut(second, own)
                 other = other and other._replace(x=resize(other.x, scale))
-                yield first._replace(x=resize(first.x, scale), second=other)
+                whole = (stop - start) * spread
+                yield first._replace(x=resize(first.x, scale), second=other, whole=whole)
 
     def _cut(self, draws: Draws, at: slice | Int[Tensor, " b"]) -> Batch:
         """The images at these places of the order, not mixed."""

@@ -125,6 +125,7 @@ def _train(args: argparse.Namespace) -> int:
         checkpoints=args.checkpoints,
         device=args.device,
         compiled=args.compile,
+        sync_bn=args.sync_bn,
         again=args.again,
         weights=not args.no_weights,
         features=args.features,
@@ -351,6 +352,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--device", help="cuda or cpu (default: the GPU where there is one)")
     train.add_argument(
         "--compile", action="store_true", help="build the network's passes first: minutes, then faster steps"
+    )
+    train.add_argument(
+        "--sync-bn",
+        action="store_true",
+        help="under torchrun: batch norm of the whole batch, not of each process's share",
     )
     train.add_argument(
         "--root", type=folder, help="folder with cifar-100-python (default $MBIB_DATA, or the cache); where PATH starts"

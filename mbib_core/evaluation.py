@@ -14,6 +14,7 @@ from mbib_core.data.longtailed import Images, LongTailed
 from mbib_core.devices import full_float32
 from mbib_core.networks import Outputs, default_prediction, predictions
 from mbib_core.networks.bottleneck import experts_used
+from mbib_core.ranks import gathered, ranks_here, spread
 
 Predict = Callable[[Outputs, Tensor], dict[str, Tensor]]
 
@@ -47,6 +48,14 @@ def features_of(
     return {name: torch.cat(values) for name, values in parts.items()}
 
 
+def features_together(network: nn.Module, x: UInt8[Tensor, "n 3 h w"], **more: Any) -> dict[str, Float[Tensor, "n _d"]]:
+    """`features_of`, of which each process of torch's group computes every `ranks`-th row and gets them all."""
+    rank, ranks = ranks_here()
+    found = features_of(network, x[rank::ranks], **more)
+    with spread(len(x) if ranks > 1 else 0), torch.inference_mode():
+        return gathered(found)
+
+
 def of_kind(kind: str, found: dict[str, Tensor]) -> dict[str, Tensor]:
     """The `logits` or the `features` among what `features_of` found, by their names without the kind."""
     return {name.removeprefix(f"{kind}/"): value for name, value in found.items() if name.startswith(f"{kind}/")}
@@ -58,8 +67,10 @@ def evaluate(
     data: LongTailed,
     *,
     predict: Predict = lambda outputs, counts: predictions(outputs),
+    together: bool = False,
 ) -> dict[str, Any]:
     """Everything a record says of one set of images, as plain values; rounded to 6 digits. `predict` is the method's.
+    With `together` the processes of torch's group share the images out, and all of them must call this.
 
     `accuracy` (0 to 1): by prediction, over all classes and by shot, means over classes; `top5` likewise, where there
     are more than 5 classes; `by_class` for each prediction; of the `default` prediction the `micro` accuracy (over
@@ -69,7 +80,8 @@ def evaluate(
     FloatingPointError if the network has diverged.
     """
     counts = data.counts.to(next(network.parameters()).device)
-    found = features_of(network, images.x, predict=lambda outputs: predict(outputs, counts))
+    look = features_together if together else features_of
+    found = look(network, images.x, predict=lambda outputs: predict(outputs, counts))
     if not all_finite(found):
         raise FloatingPointError(
             "the network has diverged, its answers are not finite: train it anew with other settings"

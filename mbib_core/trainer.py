@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from mbib_core.augmentation import AUGMENTATIONS
@@ -21,10 +21,11 @@ from mbib_core.checkpoints import read_checkpoint, restore, write_checkpoint
 from mbib_core.criteria import check_settings
 from mbib_core.data.longtailed import LongTailed, channel_statistics, first_of_each_class
 from mbib_core.devices import autocast, full_float32, pick_device, pick_precision, threads
-from mbib_core.evaluation import accuracies, all_finite, features_of, of_kind
+from mbib_core.evaluation import accuracies, all_finite, features_of, features_together, of_kind
 from mbib_core.learners import Learner
 from mbib_core.methods import Method, Stage, method_of, settle
 from mbib_core.networks import default_prediction
+from mbib_core.ranks import average_statistics, mean_over_ranks, ranks_here, spread, synchronise, together
 from mbib_core.results import commit_of_code
 from mbib_core.schedules import Schedule, schedule_of
 from mbib_core.settings import Settings
@@ -44,6 +45,7 @@ class Trained(Saved):
     commits: list[str] = field(default_factory=list)
     compiled: bool = False
     ranks: int = 1
+    sync_bn: bool = False
 
 
 def train(
@@ -54,6 +56,7 @@ def train(
     checkpoint: Path | None = None,
     progress: bool = True,
     compiled: bool = False,
+    sync_bn: bool = False,
 ) -> Trained:
     """Trains the method of `settings` on `data.train` and returns the network after the last epoch.
 
@@ -62,7 +65,10 @@ def train(
     that was not. `compiled` compiles the network first, which can take minutes, and makes the steps faster; where that
     fails the run warns and trains as usual. A resumed run keeps its precision and compilation.
 
-    In a process group of `torch.distributed` every process takes its share of each batch; only the first one writes.
+    In a process group of `torch.distributed` every process takes its share of each batch, and the step is that of the
+    whole batch; only the first one writes. Batch norm in training is of each process's own share, and its running
+    statistics are averaged after each epoch; with `sync_bn` it is of the whole batch, too, and the run ends where one
+    process alone would, but for rounding. A resumed run keeps to what it began with.
 
     The history has the mean `loss` and the `rate` of every epoch, and at `curve_epoch` the `curve`: accuracy by shot
     on the first 20 validation images of each class, of the default prediction. Where the settings ask for an `average`
@@ -94,6 +100,7 @@ def train(
         size = data.train.x.shape[2], data.train.x.shape[3]
         run = Trained(learner.network, settings, data.classes, size, data.counts.tolist(), history, precision)
         run.ranks, run.seconds = ranks, before
+        run.sync_bn = bool(saved.get("sync_bn", False)) if saved else sync_bn and ranks > 1
         run.compiled = bool(saved["compiled"]) if saved else compiled and len(data.train.y) >= schedule.batch
         run.commits = list(dict.fromkeys([*(saved["commits"] if saved else []), commit_of_code()]))
         curve_images = first_of_each_class(data.validation, CURVE_IMAGES)
@@ -106,6 +113,8 @@ def train(
             recipe = replace(schedule, **stage.recipe)
             torch.manual_seed(settings.seed * 1009 + number)
             stage.begin(learner, images=data.train, **settings.own)
+            if run.sync_bn:
+                synchronise(learner.modules())
             optimizer, scaler = optimizer_for(learner, stage, recipe, device)
             if saved and number < saved["stage"]:
                 done += epochs  # its structure was made again, its work is in what was saved
@@ -126,13 +135,13 @@ def train(
             drawn_of = partial(draw, source.labels, seed=settings.seed, padding=padding, flip=flip)
             drawn_of = partial(drawn_of, augmentation=augmentation, batch=recipe.batch)
             loss_of = partial(stage.loss, **settings.own)
-            step: nn.Module = learner if ranks == 1 else nn.parallel.DistributedDataParallel(learner)
+            step = learner if ranks == 1 else together(learner)
             for epoch in range(first, epochs):
                 share, rate = epoch / epochs, recipe.learning_rate(epoch, epochs)
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["factor"]
                 train_mode(learner, stage)
-                torch.manual_seed(seed_of(settings.seed, done + epoch, 1 + rank))
+                torch.manual_seed(seed_of(settings.seed, done + epoch, 1))
                 q = stage.q(share) if callable(stage.q) else stage.q
                 drawn = partial(drawn_of, epoch=done + epoch)
                 draws, second, scale = drawn(q=q), None, recipe.scale(epoch, epochs)
@@ -142,11 +151,12 @@ def train(
                     second = Draws(draws.rows, *second[1:]) if view else second
                 losses = []
                 for batch in source.stream(draws, recipe.batch, second=second, scale=scale, rank=rank, ranks=ranks):
-                    loss = step(batch, loss_of, share)
+                    with spread(batch.whole):
+                        loss = step(batch, loss_of, share)
                     optimizer.zero_grad(set_to_none=True)
                     scaler.scale(loss).backward()
                     if stage.ascent is not None:
-                        with _restored(learner):
+                        with _restored(learner), spread(batch.whole):
                             stage.ascent(learner, **settings.own)
                             optimizer.zero_grad(set_to_none=True)
                             scaler.scale(step(batch, loss_of, share)).backward()
@@ -155,7 +165,8 @@ def train(
                     if mean and recipe.average == "ema":
                         mean.update_parameters(learner.network)
                     losses.append(loss.detach())
-                seen = _mean_over_ranks(torch.stack(losses))  # once an epoch: every read forces a GPU sync
+                average_statistics(learner)
+                seen = mean_over_ranks(torch.stack(losses))  # once an epoch: every read forces a GPU sync
                 if bad := (~seen.isfinite()).nonzero().flatten().tolist():
                     where = f"the loss is {float(seen[bad[0]])} at epoch {done + epoch + 1}, step {bad[0] + 1}"
                     raise _diverged(where, settings, checkpoint)
@@ -175,9 +186,6 @@ def train(
                 put_into(learner.network, mean, data.train.x)
             stage.end(learner, images=data.train, **settings.own)
             done += epochs
-        if ranks > 1:  # the running statistics of batch norm are each process's own
-            for buffer in learner.buffers():
-                distributed.broadcast(buffer, 0)
         bar.close()
     learner.eval()
     return run
@@ -261,7 +269,7 @@ def _look(run: Trained, data: LongTailed, curve_images: Any, epoch: int, total: 
         device = next(run.network.parameters()).device
         predict, counts = method_of(run.settings).predict, data.counts.to(device)
         with autocast(device, run.precision):
-            answers = features_of(run.network, curve_images.x, predict=lambda outputs: predict(outputs, counts))
+            answers = features_together(run.network, curve_images.x, predict=lambda outputs: predict(outputs, counts))
         found = of_kind("logits", answers)
         accuracy = accuracies(found, curve_images.y.to(device), data)
         run.history["curve_epoch"].append(epoch)
@@ -289,18 +297,5 @@ def _progress(run: Trained, stage: int, epoch: int) -> dict[str, Any]:
         "commits": run.commits,
         "compiled": run.compiled,
         "ranks": run.ranks,
+        "sync_bn": run.sync_bn,
     }
-
-
-def ranks_here() -> tuple[int, int]:
-    """The number of this process, and how many there are, in torch's process group; 0 of 1 outside of one."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return 0, 1
-    return distributed.get_rank(), distributed.get_world_size()
-
-
-def _mean_over_ranks(losses: Tensor) -> Tensor:
-    _, ranks = ranks_here()
-    if ranks > 1:
-        distributed.all_reduce(losses)
-    return losses / ranks
