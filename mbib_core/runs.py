@@ -98,7 +98,8 @@ def make(
 
     if found := made_before():
         return found
-    device = pick_device(join(device))
+    with waiting_for_the_others(checkpoint):
+        device = pick_device(join(device))
     rank, _ = ranks_here()
     if data is None:
         data = load(settings.data, imbalance=settings.imbalance, root=root)
