@@ -49,6 +49,7 @@ ADDRESSED = (
     ".github/**/*.yml",
     "book/*.md",
     "book/*.ipynb",
+    "examples/*.py",
 )
 # Where the version stands in them, the one place first; on Colab a chapter fetches the tag of that name.
 VERSIONED = {
@@ -57,6 +58,7 @@ VERSIONED = {
     "_config.yml": r"(?<=^  branch: v)\S*",
     "book/*.ipynb": r"(?<=--branch v)\S*(?= https://)",
     "book/intro.md": r"(?<=/blob/v)[^/]*(?=/book/)",
+    "examples/colab.py": r'(?<=@v)[^"]*',
 }
 
 

@@ -53,7 +53,7 @@ small = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1,
 epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 6
 quiet = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
 loop = {"num_train_epochs": epochs, "per_device_train_batch_size": 64, "dataloader_drop_last": True}
-more = {"learning_rate": 3e-3, "use_cpu": True, "remove_unused_columns": False}
+more = {"learning_rate": 3e-3, "use_cpu": True, "remove_unused_columns": False, "label_names": ["labels"]}
 parts = {"train_dataset": items(*data.train), "eval_dataset": items(*data.test)}
 with tempfile.TemporaryDirectory() as folder:
     args, model = TrainingArguments(folder, **loop, **quiet, **more), TwoClassifiers(small, len(data.classes))

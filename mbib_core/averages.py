@@ -6,7 +6,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 LATE = 0.75  # the share of the epochs after which weights are averaged
 
@@ -30,13 +30,27 @@ def put_into(network: nn.Module, mean: AveragedModel, x: UInt8[Tensor, "n 3 h w"
     Batch norm that was not trained has those that it had, as its features are what they were.
     """
     network.load_state_dict(mean.module.state_dict())
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    if any(p.requires_grad for module in norms for p in module.parameters()):
-        renew_batch_norm(network, x)
+    renew_batch_norm(network, x)
 
 
+@torch.no_grad()
 def renew_batch_norm(network: nn.Module, x: UInt8[Tensor, "n 3 h w"], batch: int = 500) -> None:
-    """Takes batch norm's running statistics anew: means over batches of all images `x`, as they are."""
-    device = next(network.parameters()).device
-    parts = x.tensor_split(-(-len(x) // batch))  # nearly alike, for the batches weigh alike; no last one of one image
-    update_bn((part.to(device).contiguous(memory_format=torch.channels_last) for part in parts), network)
+    """Takes the running statistics of batch norm that is trained anew: means over batches of all images `x`, as they
+    are. torch's `update_bn` would do so to all of it."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    renewed = [module for module in norms if any(p.requires_grad for p in module.parameters())]
+    if not renewed:
+        return
+    device, training = next(network.parameters()).device, network.training
+    momenta = [module.momentum for module in renewed]
+    network.train()
+    for module in norms:
+        module.train(module in renewed)
+    for module in renewed:
+        module.reset_running_stats()
+        module.momentum = None  # a plain mean
+    for part in x.tensor_split(-(-len(x) // batch)):  # nearly alike, for they weigh alike; no last one of one image
+        network(part.to(device).contiguous(memory_format=torch.channels_last))
+    for module, momentum in zip(renewed, momenta, strict=True):
+        module.momentum = momentum
+    network.train(training)

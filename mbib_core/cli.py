@@ -38,6 +38,8 @@ KNOWN_AS = {  # what other programs call an option
     "--bs": "--batch",
     "--output": "--out",
     "--gpu": "--device",
+    "--arch": "--backbone",
+    "--model": "--backbone",
 }
 FULL = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "unable to allocate")
 

@@ -61,7 +61,7 @@ def export_onnx(run: Saved, file: Path, *, prior: Sequence[float] | str | None =
     answers differ by more than `TOLERANCE`, or `prior` needs counts that the weights lack; OSError with a sentence.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
-        runtime: Any = extra(package, "an ONNX file", of="export")
+        runtime: Any = extra(package, "an ONNX file", install='"mbib-core[export]"')
     answering = Answering(run.network, _shift(run, prior))
 
     def converted(x: Tensor) -> bytes:

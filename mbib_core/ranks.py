@@ -69,7 +69,12 @@ def waiting_for_the_others(checkpoint: Path) -> Iterator[None]:
 
 
 def together(learner: nn.Module) -> nn.Module:
-    """`learner` with gradients that are averaged over the processes; it has the first one's weights everywhere."""
+    """`learner` with gradients that are averaged over the processes; it has the first one's weights everywhere.
+
+    To be called anew when other parameters are trained.
+    """
+    if ranks_here()[1] == 1:
+        return learner
     parallel: Any = nn.parallel.DistributedDataParallel(learner)
     parallel.broadcast_buffers = False  # no step needs it: they are alike everywhere, but for batch norm's
     return parallel

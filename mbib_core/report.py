@@ -90,7 +90,7 @@ def report(record: "Record", confusion: Int[Tensor, "c c"], *, about: str = "") 
     return f"""# {record["run_id"]}
 
 {METHODS[settings["method"]].title} on {where}: {len(classes)} classes with {max(n)} to {min(n)}
-training pictures, {sum(n)} in all; ResNet-{record["recipe"]["depth"]} from scratch,
+training pictures, {sum(n)} in all; {_network(record)},
 {settings["epochs"]} epochs in {record["seconds"]:.0f} s.
 Measured on {found["pictures"]} {part} pictures.
 
@@ -188,6 +188,12 @@ def _number(value: Any, prediction: str) -> float | None:
     while isinstance(value, dict):
         value = value.get(prediction, value.get("all"))
     return value
+
+
+def _network(record: "Record") -> str:
+    recipe, weights = record["recipe"], record["settings"].get("pretrained")
+    network = recipe.get("backbone") or f"ResNet-{recipe['depth']}"
+    return f"{network} from {f'the weights {weights}' if weights else 'scratch'}"
 
 
 def _percent(value: float | None) -> str:

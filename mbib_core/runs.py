@@ -20,6 +20,7 @@ from mbib_core.evaluation import evaluate, features_of, of_kind, plain
 from mbib_core.files import cache_folder, check_writable, write_atomically
 from mbib_core.methods import method_of, settle
 from mbib_core.networks import default_prediction, multiply_adds
+from mbib_core.networks.pretrained import file_of
 from mbib_core.ranks import join, ranks_here, waiting_for_the_others
 from mbib_core.results import Record, read_record, version_of_code, write_record
 from mbib_core.schedules import same_recipe, schedule_of
@@ -73,9 +74,10 @@ def make(
     Raises what `load`, `settle` and `train` do, Busy if another process makes the run, OSError before anything is
     trained if `out` cannot be written, and Gone if one of several processes ends before the others.
     """
+    asked = settings
     settings, out = settle(settings) if data is None else settings, Path(out)
     if data is None and settings.folder is not None:  # such a run is named after the images themselves
-        data = load(settings.data, root=root, size=settings.size or 32, skip_broken=skip_broken)
+        data = load(settings.data, root=root, size=schedule_of(settings).size, skip_broken=skip_broken)
     if data is not None:
         settings = settled_on(settings, data)
     name = run_id(settings)
@@ -114,7 +116,7 @@ def make(
             print(f"mbib: {printable(describe(data))}", file=sys.stderr)
         how: dict[str, Any] = {"device": device, "progress": progress, "compiled": compiled, "sync_bn": sync_bn}
         with waiting_for_the_others(checkpoint):
-            run = train(settings, data, checkpoint=checkpoint, **how)
+            run = train(settings, data, checkpoint=checkpoint, pretrained=file_of(asked.pretrained), **how)
             if weights and rank == 0:
                 write_weights(run, beside["weights"])
             record = record_of(run, data, command_line(settings))

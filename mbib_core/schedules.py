@@ -10,7 +10,7 @@ from mbib_core.settings import Settings, named
 
 @dataclass(frozen=True)
 class Schedule:
-    """How to train: ResNet depth, epochs, images a batch, SGD's settings, and the steps of the learning rate.
+    """How to train: network, epochs, images a batch, SGD's settings, and the steps of the learning rate.
 
     Linear warm-up over the first 1/40 of the epochs (5 of 200); the rate is multiplied by `decay` after each of the
     `drops`, shares of the epochs (160 and 180 of 200; Cao et al. 2019), so schedules of other lengths keep the shape.
@@ -30,6 +30,10 @@ class Schedule:
     augmentation: str = "crop+flip"
     average: str | None = None  # of the weights, in each stage: "ema" or "swa"
     cosine: bool = False  # down a cosine to nothing, in place of the drops
+    backbone: str = ""  # in place of the CIFAR ResNet of `depth`
+    trunk_rate: float = 1.0  # factor of the rate in the backbone
+    frozen: float = 0.0  # share of the first stage's epochs, rounded, in which the backbone stands still, before others
+    size: int = 32  # pixels a side of images that may have any
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -78,6 +82,10 @@ class OneCycle(Schedule):
         return next(scales, 1.0) if epoch < epochs - 1 else 1.0
 
 
+PHOTOGRAPHS: dict[str, Any] = {
+    **{"depth": 32, "cosine": True, "warm_up": 1e6, "augmentation": "resized-crop", "padding": 16, "size": 224}
+}
+
 SCHEDULES: dict[str, Schedule] = {
     "paper": Schedule(depth=32, epochs=200, batch=128),
     "short": Schedule(depth=32, epochs=60, batch=128),
@@ -88,16 +96,43 @@ SCHEDULES: dict[str, Schedule] = {
     # In float32 everywhere: the chapters' live runs and records made on different machines are compared.
     "glyphs": Schedule(depth=8, epochs=24, batch=32, rate=0.05, decay=0.1, precision="float32"),
     "folder": Schedule(depth=20, epochs=100, batch=64),  # for some hundred to some ten thousand images of one's own
+    # Epochs, momentum, weight decay, the crop and, for ResNet-10 and ResNeXt-50, batch and rate are the paper's, which
+    # mentions no warm-up here. Inferred: the cosine goes down by epochs, and other backbones have ResNeXt-50's batch.
+    # Kang et al. 2020, whose rate over batch it is, also jitter the colours: "resized-crop+jitter".
+    "imagenet-lt": Schedule(**PHOTOGRAPHS, backbone="resnet10", epochs=90, batch=64, rate=0.025, weight_decay=5e-4),
+    # As stated in the paper, which trains for 90 or for 200 epochs.
+    "inaturalist": Schedule(**PHOTOGRAPHS, backbone="resnet50", epochs=90, batch=64, rate=0.025, weight_decay=1e-4),
+    # For photographs of one's own and pretrained weights: chosen, not tuned. Images in memory have crops of 16 pixels.
+    "finetune": Schedule(
+        **PHOTOGRAPHS,
+        backbone="resnet50",
+        epochs=30,
+        batch=64,
+        rate=0.01,
+        weight_decay=1e-4,
+        trunk_rate=0.1,
+        frozen=0.1,
+    ),
 }
+# What a schedule has with one backbone and not with the others.
+ON_BACKBONE: dict[tuple[str, str], dict[str, Any]] = {("imagenet-lt", "resnet10"): {"batch": 128, "rate": 0.05}}
 
-OVERRIDES = ("batch", "rate", "weight_decay", "depth", "augmentation", "average")  # what a run may ask for instead
+# What a run may ask for instead.
+OVERRIDES = "batch", "rate", "weight_decay", "depth", "backbone", "trunk_rate", "frozen", "augmentation", "average"
 
 
 def schedule_of(settings: Settings) -> Schedule:
     """The schedule of settled `settings`, with what they ask for in its place. Raises ValueError on an unknown one."""
-    asked = {name: getattr(settings, name) for name in OVERRIDES}
-    schedule = named(SCHEDULES, str(settings.schedule), "schedule")
+    asked = {name: getattr(settings, name) for name in (*OVERRIDES, "size")}
+    schedule = usual_schedule(str(settings.schedule), settings.backbone)
     return replace(schedule, **{name: value for name, value in asked.items() if value is not None})
+
+
+def usual_schedule(name: str, backbone: str | None = None) -> Schedule:
+    """The schedule of that name as it is for the `backbone` that is asked for, or else its own. Raises ValueError on an
+    unknown one."""
+    schedule = named(SCHEDULES, name, "schedule")
+    return replace(schedule, **ON_BACKBONE.get((name, backbone or schedule.backbone), {}))
 
 
 def same_recipe(found: dict[str, Any], schedule: Schedule) -> bool:

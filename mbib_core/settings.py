@@ -72,7 +72,18 @@ SETTINGS: dict[str, Setting] = {
 }
 
 # What training images may go through; `augmentation.AUGMENTATIONS` says what each of them is.
-AUGMENTATIONS = ("crop+flip", "none", "cutout", "autoaugment+cutout", "randaugment", "mixup", "cutmix", "remix")
+AUGMENTATIONS = (
+    "crop+flip",
+    "none",
+    "cutout",
+    "autoaugment+cutout",
+    "randaugment",
+    "mixup",
+    "cutmix",
+    "remix",
+    "resized-crop",
+    "resized-crop+jitter",
+)
 
 
 def _of(kind: type, words: str, default: Any = None, **more: Any) -> Any:
@@ -84,8 +95,10 @@ class Settings:
     """Everything that defines a run: `Settings(data="cifar100-lt", method="mbib", beta=2.0)`.
 
     The settings of `SETTINGS` are the method's own and lie in `own`; `settings.beta` is `settings.own.get("beta")`.
-    Empty values are filled in by `methods.settle`; `batch`, `rate`, `weight_decay`, `depth`, `augmentation` and
-    `average` are the schedule's unless they are given. `threads` and the hardware do not change which run it is.
+    Empty values are filled in by `methods.settle`; `batch`, `rate`, `weight_decay`, `depth`, `backbone`, `trunk_rate`,
+    `frozen`, `augmentation`, `average` and `size` are the schedule's unless they are given. `pretrained` becomes what
+    `networks.pretrained.name_of` calls the weights: a file's SHA-256, not its path. `threads` and the hardware do not
+    change which run it is.
 
     Numbers may be NumPy's, torch's or pandas'. Raises ValueError on a name that is no setting and on a value of another
     type.
@@ -97,18 +110,35 @@ class Settings:
     schedule: str | None = _of(
         str,
         "paper (200 epochs, ResNet-32), short (60), fast (100, growing images), glyphs (24, ResNet-8), folder (100, "
-        "ResNet-20)",
+        "ResNet-20), imagenet-lt (90, ResNet-10), inaturalist (90, ResNet-50), finetune (30, pretrained ResNet-50)",
     )
     epochs: int | None = _of(int, "other than the schedule's", low=1, high=10**6)
     batch: int | None = _of(int, "images a step, other than the schedule's", low=2, high=10**6)
     rate: float | None = _of(float, "largest learning rate, other than the schedule's", low=0)
     weight_decay: float | None = _of(float, "other than the schedule's", low=0)
     depth: int | None = _of(int, "of the ResNet: 6 n + 2, such as 8, 20, 32 or 56", low=8, high=1202)
+    backbone: str | None = _of(
+        str, "a network for photographs: resnet10, a ResNet of torchvision's such as resnet50, or timm:NAME"
+    )
+    pretrained: str | None = _of(
+        str,
+        "weights that the backbone starts from: default (those its library recommends), the name of others, such as "
+        "IMAGENET1K_V1, or a file (.pth, .safetensors)",
+    )
+    trunk_rate: float | None = _of(float, "factor of the learning rate in the backbone", low=0)
+    frozen: float | None = _of(
+        float, "share of the epochs, the first ones, in which a pretrained backbone stands still", low=0, high=1
+    )
     augmentation: str | None = _of(
         str, f"{', '.join(AUGMENTATIONS)} (all but none after crop+flip)", choices=AUGMENTATIONS
     )
     average: str | None = _of(str, "weights that are kept: ema, or swa, of the last quarter", choices=("ema", "swa"))
-    size: int | None = _of(int, "pixels a side that the images of a folder are made (default 32)", low=8, high=1024)
+    size: int | None = _of(
+        int,
+        "pixels a side that the images of a folder are made (default 32; imagenet-lt, inaturalist, finetune: 224)",
+        low=8,
+        high=1024,
+    )
     seed: int = _of(int, "of initial weights and augmentation (default 0)", 0, low=0, high=2**32 - 1)
     own: Mapping[str, Value] = field(default_factory=dict, hash=False)
     taps: int | None = _of(int, "number of observations", low=1)

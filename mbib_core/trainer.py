@@ -19,12 +19,13 @@ from mbib_core.averages import LATE, averaged, put_into
 from mbib_core.batches import Draws, Source, draw, seed_of
 from mbib_core.checkpoints import read_checkpoint, restore, write_checkpoint
 from mbib_core.criteria import check_settings
-from mbib_core.data.longtailed import LongTailed, channel_statistics, first_of_each_class
+from mbib_core.data.longtailed import Images, LongTailed, channel_statistics, first_of_each_class
 from mbib_core.devices import autocast, full_float32, pick_device, pick_precision, threads
 from mbib_core.evaluation import accuracies, all_finite, features_of, features_together, of_kind
 from mbib_core.learners import Learner
 from mbib_core.methods import Method, Stage, method_of, settle
 from mbib_core.networks import default_prediction
+from mbib_core.networks.pretrained import Trunk, file_of, read_trunk
 from mbib_core.ranks import average_statistics, mean_over_ranks, ranks_here, spread, synchronise, together
 from mbib_core.results import commit_of_code
 from mbib_core.schedules import Schedule, schedule_of
@@ -33,6 +34,7 @@ from mbib_core.weights import Saved
 
 CURVE_POINTS = 20  # how often, at the most, a run is scored on validation images while it trains
 CURVE_IMAGES = 20  # of each class, the first ones
+TRUNK = "backbone."  # what the names of a backbone's parameters begin with
 
 
 @dataclass
@@ -57,6 +59,7 @@ def train(
     progress: bool = True,
     compiled: bool = False,
     sync_bn: bool = False,
+    pretrained: Path | None = None,
 ) -> Trained:
     """Trains the method of `settings` on `data.train` and returns the network after the last epoch.
 
@@ -64,6 +67,9 @@ def train(
     there when it is called again; on one thread of the same machine a run that was killed ends in the same bits as one
     that was not. `compiled` compiles the network first, which can take minutes, and makes the steps faster; where that
     fails the run warns and trains as usual. A resumed run keeps its precision and compilation.
+
+    Where the settings name pretrained weights, the backbone starts from them, and images are normalised as theirs were.
+    If they name them by their SHA-256 alone, `pretrained` is the file; a run that is resumed needs it no more.
 
     In a process group of `torch.distributed` every process takes its share of each batch, and the step is that of the
     whole batch; only the first one writes. Batch norm in training is of each process's own share, and its running
@@ -78,7 +84,7 @@ def train(
     TypeError on settings that are no Settings, FloatingPointError if the loss or an output is not finite, OSError if
     the checkpoint cannot be written.
     """
-    settings = settled_on(settings, data)
+    asked, settings = settings, settled_on(settings, data)
     method, schedule = method_of(settings), schedule_of(settings)
     plan = method.plan(int(settings.epochs or 0))
     device, rank, ranks = pick_device(device), *ranks_here()
@@ -95,7 +101,11 @@ def train(
                 f"that computes it, or delete {checkpoint} to start anew in float32",
                 stacklevel=2,
             )
-        learner = new_learner(method, data, settings.seed, precision).to(device).to(memory_format=torch.channels_last)
+        trunk = None
+        if settings.pretrained and not saved:
+            trunk = read_trunk(settings.pretrained, pretrained or file_of(asked.pretrained))
+        learner = new_learner(method, data, settings.seed, precision, trunk)
+        learner = learner.to(device).to(memory_format=torch.channels_last)
         history: dict[str, list[Any]] = {"loss": [], "rate": [], "curve_epoch": [], "curve": []}
         size = data.train.x.shape[2], data.train.x.shape[3]
         run = Trained(learner.network, settings, data.classes, size, data.counts.tolist(), history, precision)
@@ -135,8 +145,13 @@ def train(
             drawn_of = partial(draw, source.labels, seed=settings.seed, padding=padding, flip=flip)
             drawn_of = partial(drawn_of, augmentation=augmentation, batch=recipe.batch)
             loss_of = partial(stage.loss, **settings.own)
-            step = learner if ranks == 1 else together(learner)
+            frozen = round(recipe.frozen * epochs) if number == 0 else 0
+            set_trained(learner, stage, frozen=min(first, epochs - 1) < frozen)
+            step = together(learner)
             for epoch in range(first, epochs):
+                if first < epoch == frozen:
+                    set_trained(learner, stage)
+                    step = together(learner)  # another set of gradients to share
                 share, rate = epoch / epochs, recipe.learning_rate(epoch, epochs)
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["factor"]
@@ -192,7 +207,8 @@ def train(
 
 
 def settled_on(settings: Settings, data: LongTailed) -> Settings:
-    """`settings` as they are trained on `data`: filled in, with the fingerprint of the images.
+    """`settings` as they are trained on `data`: filled in, with the fingerprint of the images; on images in memory with
+    crop and flip where the schedule has crops of any size.
 
     Raises TypeError on what is no Settings, ValueError on bad ones, on data of another name, and on class weights or
     temperatures that float32 cannot hold for the counts of the data.
@@ -205,31 +221,42 @@ def settled_on(settings: Settings, data: LongTailed) -> Settings:
             f"Settings(data={data.name!r}, ...)"
         )
     settled = settle(replace(settings, pictures=data.fingerprint))
+    if (
+        isinstance(data.train, Images)
+        and not settled.augmentation
+        and schedule_of(settled).augmentation == "resized-crop"
+    ):
+        settled = replace(settled, augmentation="crop+flip")  # the schedule's crops are made where files are read
     check_settings(k=settled.k or 0.0, gamma=settled.gamma or 0.0, counts=data.counts)
     return settled
 
 
-def new_learner(method: Method, data: LongTailed, seed: int, precision: str = "float32") -> Learner:
-    """The learner of `method` before its first step, on the CPU: weights drawn from `seed`."""
+def new_learner(
+    method: Method, data: LongTailed, seed: int, precision: str = "float32", trunk: Trunk | None = None
+) -> Learner:
+    """The learner of `method` before its first step, on the CPU: weights drawn from `seed`, those of its backbone taken
+    from `trunk` if there is one. Raises ValueError if these do not fit."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        mean, std = channel_statistics(data.train.x)
+        mean, std = channel_statistics(data.train.x) if trunk is None else (trunk.mean, trunk.std)
         network = method.parts.build(len(data.classes), mean=mean, std=std)
+        if trunk is not None:
+            trunk.put_into(network.get_submodule("backbone"))
         return method.learner(network, data.counts, precision)
 
 
 def optimizer_for(
     learner: Learner, stage: Stage, recipe: Schedule, device: torch.device
 ) -> tuple[torch.optim.SGD, torch.amp.GradScaler]:
-    """SGD for the parameters that the stage trains; the others need no gradient."""
-    groups: dict[float, list[nn.Parameter]] = {}
-    for full_name, parameter in learner.named_parameters():
-        name = full_name.removeprefix("network.")
-        parameter.requires_grad_(name.startswith(stage.trains) and not name.startswith(learner.still))
-        if parameter.requires_grad:
-            factor = next((f for prefix, f in stage.rates.items() if name.startswith(prefix)), 1.0)
-            groups.setdefault(factor, []).append(parameter)
-    trained = [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
+    """SGD for the parameters that the stage trains; the others need no gradient. Each group has a `factor` of the rate:
+    the stage's for these parameters, times `trunk_rate` in the backbone."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in set_trained(learner, stage).items():
+        factor = next((f for prefix, f in stage.rates.items() if name.startswith(prefix)), 1.0)
+        factor *= recipe.trunk_rate if name.startswith(TRUNK) else 1.0
+        # What thaws later has a group of its own: fused, all parameters of a group must have momentum, or none.
+        groups.setdefault((factor, recipe.frozen > 0 and name.startswith(TRUNK)), []).append(parameter)
+    trained = [{"params": parameters, "factor": factor} for (factor, _), parameters in groups.items()]
     # Not fused in float16: fused momentum also moves in steps that the scaler skips for overflow (torch 2.15).
     half = learner.precision == "float16"
     sgd = torch.optim.SGD(
@@ -238,12 +265,24 @@ def optimizer_for(
     return sgd, torch.amp.GradScaler(device.type, enabled=half)
 
 
+def set_trained(learner: Learner, stage: Stage, *, frozen: bool = False) -> dict[str, nn.Parameter]:
+    """Lets those parameters need a gradient that the stage trains, but for the backbone's if it is `frozen`; returns
+    them by name."""
+    trained = {}
+    for full_name, parameter in learner.named_parameters():
+        name = full_name.removeprefix("network.")
+        still = name.startswith(learner.still) or (frozen and name.startswith(TRUNK))
+        if parameter.requires_grad_(name.startswith(stage.trains) and not still).requires_grad:
+            trained[name] = parameter
+    return trained
+
+
 def train_mode(learner: Learner, stage: Stage) -> None:
-    """Training mode, but for the batch norm of what the stage does not train."""
+    """Training mode, but for what the stage does not train: batch norm, and what else depends on the mode."""
     learner.train()
     for module in learner.modules():
-        own = list(module.parameters(recurse=False))
-        if own and not stage.statistics_move and not any(p.requires_grad for p in own):
+        inside = list(module.parameters())
+        if inside and not stage.statistics_move and not any(p.requires_grad for p in inside):
             module.eval()
 
 

@@ -50,7 +50,8 @@ OTHER: dict[str, Any] = {
     "data": "cifar100-lt", "imbalance": 50, "method": "bib", "schedule": "short", "epochs": 31, "seed": 1,
     "alphas": (0.1, 0.4), "beta": 1.5, "k": 0.1, "gamma": 0.1, "taps": 2, "precision": "float32", "purpose": "choosing",
     "pictures": "0123", "flip": False, "batch": 64, "rate": 0.2, "weight_decay": 1e-3, "depth": 20, "size": 64,
-    "augmentation": "none", "average": "ema",
+    "augmentation": "none", "average": "ema", "backbone": "resnet10", "pretrained": "sha256:0", "trunk_rate": 0.5,
+    "frozen": 0.5,
 }  # fmt: skip
 OTHER |= {name: setting.kind(1) for name, setting in SETTINGS.items() if name not in OTHER}
 

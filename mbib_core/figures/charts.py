@@ -18,6 +18,7 @@ from mbib_core.figures.style import (
     NAMES,
     SHADES,
     SHARES,
+    apart,
     colour_of,
     described,
     legend,
@@ -278,17 +279,6 @@ def accuracy_and_cost(
         plain_log(axes, "x")
         axes.set_xticks([1, 1.5, 2, 3], ["1 ×", "1.5 ×", "2 ×", "3 ×"])
     return described(figure, finding)
-
-
-def apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Ascending `heights`, moved as little as needed for `gap` between neighbours."""
-    found = list(heights)
-    for _ in range(300):
-        for i in range(len(found) - 1):
-            short = gap - (found[i + 1] - found[i])
-            if short > 1e-9:
-                found[i], found[i + 1] = found[i] - short / 2, found[i + 1] + short / 2
-    return found
 
 
 def moved_boundaries(

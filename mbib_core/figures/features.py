@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator
 
-from mbib_core.figures.charts import apart
 from mbib_core.figures.style import (
     CARD,
     COLOURS,
@@ -20,6 +19,7 @@ from mbib_core.figures.style import (
     NAMES,
     SHOTS,
     WIDTH,
+    apart,
     colour_of,
     described,
     one_axes,

@@ -20,6 +20,7 @@ from mbib_core.figures.style import (
     OTHERS,
     SHADES,
     WIDTH,
+    apart,
     described,
     listed,
     one_axes,
@@ -253,12 +254,7 @@ def name_ends(axes: Axes, ends: Mapping[str, tuple[float, Any]], height: float) 
     order = sorted(ends, key=lambda name: ends[name][0])
     tall = [line * (1 + name.count("\n")) for name in order]
     at = [(ends[name][0] - low) / (high - low) for name in order]
-    for _ in range(200):
-        for i in range(len(at) - 1):
-            need = (tall[i] + tall[i + 1]) / 2 - (at[i + 1] - at[i])
-            if need > 1e-6:
-                at[i], at[i + 1] = at[i] - need / 2, at[i + 1] + need / 2
-    for name, y in zip(order, at, strict=True):
+    for name, y in zip(order, apart(at, tall), strict=True):
         axes.text(1.02, y, name, color=ends[name][1], transform=axes.transAxes, va="center", ha="left", fontsize=9,
                   linespacing=1.05)  # fmt: skip
 

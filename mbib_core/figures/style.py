@@ -176,3 +176,14 @@ def described(figure: Figure, text: str) -> Figure:
 def listed(words: Sequence[str]) -> str:
     """Words in a row: a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def apart(heights: Sequence[float], room: float | Sequence[float]) -> list[float]:
+    """Ascending `heights` of names, moved as little as needed for each to have its `room` between its neighbours."""
+    found, rooms = list(heights), [room] * len(heights) if isinstance(room, float) else room
+    for _ in range(300):
+        for i in range(len(found) - 1):
+            short = (rooms[i] + rooms[i + 1]) / 2 - (found[i + 1] - found[i])
+            if short > 1e-9:
+                found[i], found[i + 1] = found[i] - short / 2, found[i + 1] + short / 2
+    return found

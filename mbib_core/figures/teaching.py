@@ -15,6 +15,7 @@ from mbib_core.figures.style import (
     MARKERS,
     NAMES,
     WIDTH,
+    apart,
     described,
     one_axes,
     styled,
@@ -137,7 +138,7 @@ def two_by_two(
                               mew=1.4, markersize=7.5, zorder=4)  # fmt: skip
                 ends.append((means[-1], f"{NAMES[method]}, {'z' if filled else 'v₃'}", colour))
             low, high = axes.get_ylim()
-            for (_, name, colour), y in zip(sorted(ends), spaced(sorted(e[0] for e in ends), 0.075 * (high - low)),
+            for (_, name, colour), y in zip(sorted(ends), apart(sorted(e[0] for e in ends), 0.075 * (high - low)),
                                             strict=True):  # fmt: skip
                 axes.text(1.17, y, name, color=colour, va="center", fontsize=9.5)
             axes.set_xticks([0, 1], ["without\n(β = 0)", "with\n(β = 1)"])
@@ -147,16 +148,6 @@ def two_by_two(
         row[0].set_ylabel(ylabel)
         figure.supxlabel("distillation into z", fontsize=10)
     return described(figure, finding)
-
-
-def spaced(places: Sequence[float], gap: float) -> list[float]:
-    """Rising `places`, moved up and down as little as a distance of `gap` between neighbours asks for."""
-    found = list(places)
-    for _ in range(200):
-        for i in range(len(found) - 1):
-            if (short := gap - (found[i + 1] - found[i])) > 1e-9:
-                found[i], found[i + 1] = found[i] - short / 2, found[i + 1] + short / 2
-    return found
 
 
 def lessons(rows: Mapping[str, Mapping[str, float]], *, caps: Mapping[str, float], xlabel: str, finding: str) -> Figure:
@@ -171,7 +162,7 @@ def lessons(rows: Mapping[str, Mapping[str, float]], *, caps: Mapping[str, float
             above = sorted((n for n in row if n in ("v_1", "v_2", "average", "z")), key=row.__getitem__)
             below = sorted((n for n in row if n not in above), key=row.__getitem__)
             for names, side in ((above, -1), (below, 1)):
-                at = spaced([row[n] for n in names], 0.12)
+                at = apart([row[n] for n in names], 0.12)
                 shift = max(0, at[-1] - 1.06)
                 for name, x in zip(names, at, strict=True):
                     face, edge, mark, said = looks[name]

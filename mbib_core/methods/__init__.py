@@ -8,13 +8,15 @@ from mbib_core.criteria import check_settings
 from mbib_core.learners import Learner
 from mbib_core.methods.balanced import BALANCED
 from mbib_core.methods.bottlenecks import BOTTLENECKS
-from mbib_core.methods.contrast import CONTRAST
+from mbib_core.methods.contrast import CONTRAST, succeed
 from mbib_core.methods.experts import EXPERTS
 from mbib_core.methods.method import Method, Stage
 from mbib_core.methods.paper import PAPER, shared_alphas
 from mbib_core.methods.staged import STAGED
+from mbib_core.networks.imagenet import check_backbone
+from mbib_core.networks.pretrained import name_of
 from mbib_core.networks.resnet import even_taps
-from mbib_core.schedules import OVERRIDES, SCHEDULES, schedule_of
+from mbib_core.schedules import OVERRIDES, schedule_of, usual_schedule
 from mbib_core.settings import Settings, Value, check_range, named
 
 __all__ = ["CHOSEN", "FAMILIES", "METHODS", "Method", "Stage", "method_of", "methods_on", "settle", "shared_alphas"]
@@ -47,14 +49,15 @@ def settle(settings: Settings) -> Settings:
     """`settings` with every empty value filled in, as it is trained, recorded and hashed.
 
     What is asked for and is the schedule's anyway is left empty, so that it names the same run. Raises ValueError with
-    a sentence on an unknown method, schedule, precision or purpose, on a setting that the method does not have, and on
-    values out of range.
+    a sentence on an unknown method, schedule, backbone, precision or purpose, on a setting that the method does not
+    have, and on values out of range; what `pretrained.name_of` raises on weights that are not there.
     """
     method = named(methods_on(settings.data), settings.method, "method")
     if strange := [name for name in settings.own if name not in method.own]:
         raise ValueError(f"{settings.method} has no {strange[0]}: leave it out")
     usual = "folder" if settings.own_pictures else {"glyphs-lt": "glyphs"}.get(settings.data, "paper")
-    schedule = named(SCHEDULES, settings.schedule or usual, "schedule")
+    usual = "finetune" if settings.pretrained else usual
+    schedule = usual_schedule(settings.schedule or usual, settings.backbone)
     taps = settings.taps if settings.taps is not None else method.parts.taps
     own: dict[str, Any] = {**method.own, **settings.own}
     if taps != method.parts.taps:
@@ -64,9 +67,12 @@ def settle(settings: Settings) -> Settings:
         own["alphas"] = settings.own.get("alphas", shared_alphas(taps))
     filled: dict[str, Any] = {"schedule": settings.schedule or usual, "taps": taps, "own": own}
     filled["epochs"] = settings.epochs if settings.epochs is not None else schedule.epochs
-    filled |= {name: None for name in OVERRIDES if getattr(settings, name) == getattr(schedule, name)}
-    filled |= {"size": None} if settings.size == 32 else {}
+    filled |= {name: None for name in (*OVERRIDES, "size") if getattr(settings, name) == getattr(schedule, name)}
     settled = replace(settings, **filled)
+    if settings.pretrained:
+        if not (backbone := schedule_of(settled).backbone):
+            raise ValueError("pretrained weights are those of a backbone: name it, as with --backbone resnet50")
+        settled = replace(settled, pretrained=name_of(settings.pretrained, backbone))
     _check(settled, method)
     return settled
 
@@ -74,7 +80,8 @@ def settle(settings: Settings) -> Settings:
 def method_of(settings: Settings) -> Method:
     """The method of settled `settings`, on their network and with their values in place of the row's."""
     row = named(METHODS, settings.method, "method")
-    parts = replace(row.parts, depth=schedule_of(settings).depth, taps=settings.taps or row.parts.taps)
+    schedule, taps = schedule_of(settings), settings.taps or row.parts.taps
+    parts = replace(row.parts, depth=schedule.depth, backbone=schedule.backbone, taps=taps)
     return replace(row, parts=parts, own=settings.own)
 
 
@@ -89,7 +96,7 @@ def _check(s: Settings, method: Method) -> None:
     check_settings(**balance)
     observations = 1 if s.taps is None else s.taps
     schedule = schedule_of(s)
-    even_taps(schedule.depth, observations - method.parts.picture)
+    _check_trunk(s, method, observations)
     if method.parts.picture and (schedule.scale(0, 100) < 1 or s.size not in (None, 32)):
         raise ValueError(
             f"{s.method} observes the picture itself, of 32 x 32 pixels: ask for another schedule than "
@@ -108,3 +115,28 @@ def _check(s: Settings, method: Method) -> None:
         raise ValueError(f"imbalance does not apply to {kind}, whose own counts are the long tail: leave it out")
     if s.size is not None and s.folder is None:
         raise ValueError(f"size is that of a folder's images: leave it out for {s.data}")
+
+
+def _check_trunk(s: Settings, method: Method, observations: int) -> None:
+    schedule, parts = schedule_of(s), method.parts
+    if (parts.experts or parts.picture) and (schedule.backbone or schedule.trunk_rate != 1):
+        alike = ", ".join(name for name, row in METHODS.items() if row.parts.experts or row.parts.picture)
+        raise ValueError(
+            f"{s.method} is made of the CIFAR ResNet and has no backbone, pretrained or trunk_rate, as all of {alike}; "
+            f"the other methods do"
+        )
+    if schedule.frozen and not s.pretrained:
+        raise ValueError(
+            f"frozen {schedule.frozen:g} keeps a pretrained backbone as it is: name its weights, as with --pretrained "
+            f"default, or say --frozen 0"
+        )
+    if s.pretrained and any(stage.begin is succeed for stage in method.stages):
+        raise ValueError(f"{s.method} draws its second network anew, without the pretrained weights: leave them out")
+    if not schedule.backbone:
+        even_taps(schedule.depth, observations - parts.picture)
+    elif s.depth is not None:
+        raise ValueError(
+            f"depth is that of the CIFAR ResNet, in place of which there is {schedule.backbone}: leave it out"
+        )
+    else:
+        check_backbone(schedule.backbone, observations)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mbib_core.networks.bottleneck import Bottleneck, Outputs, default_prediction, predictions
 from mbib_core.networks.experts import Branches, Experts, Norms
 from mbib_core.networks.heads import Aligned, Cosine, Nearest, Rotated, Scaled, WrappedCauchy
+from mbib_core.networks.imagenet import backbone
 from mbib_core.networks.resnet import ResNet, even_taps, multiply_adds
 from mbib_core.networks.stochastic import STOCHASTIC, Drawn
 
@@ -32,11 +33,12 @@ class Network:
     """What a network consists of, as plain values: a weights file keeps them, so that no table is needed to build it.
 
     A CIFAR ResNet of `depth`, observed `taps` times at even distances; with `picture` the first observation is the
-    image itself. `with_v` and `with_z` say which classifiers there are, `head` of which kind they are. With `experts`
-    there are as many ends of the network: each with `private` "stages" and a classifier, or a bottleneck of three
-    observations, if `with_z`; each with a "norm" of its own; or each with a "block". `routed` puts routers on them.
-    `stochastic` is how z is drawn: "gaussian" (VIB), "homoscedastic" (nonlinear IB), "drop" (Drop-bottleneck), "" not
-    at all.
+    image itself. In its place there may be a `backbone` by name, such as "resnet50" (see `imagenet.backbone`), observed
+    after its last `taps` stages. `with_v` and `with_z` say which classifiers there are, `head` of which kind they are.
+    With `experts` there are as many ends of the network: each with `private` "stages" and a classifier, or a bottleneck
+    of three observations, if `with_z`; each with a "norm" of its own; or each with a "block". `routed` puts routers on
+    them. `stochastic` is how z is drawn: "gaussian" (VIB), "homoscedastic" (nonlinear IB), "drop" (Drop-bottleneck), ""
+    not at all.
     """
 
     depth: int = 32
@@ -49,6 +51,7 @@ class Network:
     private: str = "stages"
     routed: bool = False
     stochastic: str = ""
+    backbone: str = ""
 
     def build(
         self,
@@ -65,11 +68,15 @@ class Network:
                 kinds: dict[str, Any] = {"norm": Norms, "block": Branches}
                 kinds["stages"] = partial(Experts, bottlenecks=self.with_z, routed=self.routed)
                 return kinds[self.private](self.depth, classes, self.experts, head=head, mean=mean, std=std)
-            taps = even_taps(self.depth, self.taps - self.picture)
-            backbone = ResNet(self.depth, (0, *taps) if self.picture else taps)
             more: dict[str, Any] = {"with_v": self.with_v, "head": head, "mean": mean, "std": std}
+            if self.backbone:
+                trunk: nn.Module = backbone(self.backbone, self.taps)
+                more["fresh"] = False
+            else:
+                taps = even_taps(self.depth, self.taps - self.picture)
+                trunk = ResNet(self.depth, (0, *taps) if self.picture else taps)
             if self.stochastic:
-                return Drawn(backbone, classes, represent=STOCHASTIC[self.stochastic], **more)
-            return Bottleneck(backbone, classes, with_z=self.with_z, **more)
+                return Drawn(trunk, classes, represent=STOCHASTIC[self.stochastic], **more)
+            return Bottleneck(trunk, classes, with_z=self.with_z, **more)
         finally:
             torch.set_default_dtype(dtype)

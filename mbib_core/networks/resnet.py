@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mbib_core.networks.heads import Cosine, Rotated
+from mbib_core.networks.imagenet import TimmStages
 
 
 class Block(nn.Module):
@@ -81,11 +83,13 @@ def even_taps(depth: int, n: int) -> tuple[int, ...]:
 
 
 def multiply_adds(network: nn.Module, picture: Tensor) -> int:
-    """Multiply-adds of convolutions and linear layers for one image `picture` [1, 3, H, W]; all else is left out.
+    """Multiply-adds of convolutions and linear layers for one image `picture` [1, 3, H, W]; all else is left out, but
+    for the matrix products of attention in a network of timm's.
 
     The network is left as it was, and in evaluation mode while it is measured.
     """
     total = 0
+    attends = any(isinstance(module, TimmStages) for module in network.modules())
 
     counted = nn.Conv2d | nn.Linear | Cosine | Rotated
 
@@ -93,13 +97,19 @@ def multiply_adds(network: nn.Module, picture: Tensor) -> int:
         nonlocal total
         total += out.numel() * module.weight[0].numel()
 
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, counted)]
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, counted) and not attends]
     training = network.training
     try:
         with torch.no_grad():
-            network.eval()(picture)
+            if not attends:
+                network.eval()(picture)
+                return total
+            from torch.utils.flop_counter import FlopCounterMode  # late: where there is a GPU it loads a compiler
+
+            with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # fused, it is not counted
+                network.eval()(picture)
+            return counter.get_total_flops() // 2
     finally:
         network.train(training)
         for hook in hooks:
             hook.remove()
-    return total
