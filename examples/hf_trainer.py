@@ -1,7 +1,4 @@
-"""BIBLoss in Hugging Face's Trainer: `pip install transformers accelerate`, then run this file [EPOCHS].
-
-The ResNet is drawn at random from a small configuration; nothing is downloaded.
-"""
+"""BIBLoss in Hugging Face's Trainer, on a small ResNet drawn at random: `python examples/hf_trainer.py [EPOCHS]`."""
 
 import sys
 import tempfile
@@ -16,9 +13,7 @@ from mbib_core.metrics import accuracy_by_class, by_shot
 data = load("glyphs-lt")
 
 
-class TwoClassifiers(nn.Module):
-    """v is what the network pools, z a layer behind it; each has a classifier."""
-
+class TwoClassifiers(nn.Module):  # on v, what the network pools, and on z, a layer behind it
     def __init__(self, config: ResNetConfig, classes: int):
         super().__init__()
         self.trunk, width = ResNetModel(config), config.hidden_sizes[-1]
@@ -45,18 +40,18 @@ def accuracy(answers: EvalPrediction) -> dict[str, float]:
 
 
 def items(x: Tensor, y: Tensor) -> list[dict[str, Tensor]]:
-    return [{"pixel_values": (image - 127.5) / 64, "labels": label} for image, label in zip(x, y, strict=True)]
+    return [{"pixel_values": (x_i - 127.5) / 64, "labels": y_i} for x_i, y_i in zip(x, y, strict=True)]
 
 
 torch.manual_seed(0)
 small = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic")
-epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 6
-quiet = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
-loop = {"num_train_epochs": epochs, "per_device_train_batch_size": 64, "dataloader_drop_last": True}
-more = {"learning_rate": 3e-3, "use_cpu": True, "remove_unused_columns": False, "label_names": ["labels"]}
+quiet = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True, "use_cpu": True}
+own = {"remove_unused_columns": False, "label_names": ["labels"]}  # what `forward` does not name is kept
+own |= {"per_device_train_batch_size": 64, "per_device_eval_batch_size": 500, "dataloader_drop_last": True}
+own |= {"learning_rate": 3e-3, "num_train_epochs": int(sys.argv[1]) if len(sys.argv) > 1 else 6}
 parts = {"train_dataset": items(*data.train), "eval_dataset": items(*data.test)}
 with tempfile.TemporaryDirectory() as folder:
-    args, model = TrainingArguments(folder, **loop, **quiet, **more), TwoClassifiers(small, len(data.classes))
+    args, model = TrainingArguments(folder, **own, **quiet), TwoClassifiers(small, len(data.classes))
     trainer = BalancedTrainer(model, args, compute_metrics=accuracy, **parts)
     before, _, after = trainer.evaluate(), trainer.train(), trainer.evaluate()
 for shot in ("all", "many", "medium", "few"):

@@ -30,7 +30,7 @@ class Trunk(nn.Module):
 
 torch.manual_seed(0)
 data = load("glyphs-lt")
-epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 6
+epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 10
 # With pretrained weights: mean and std of ImageNet, in 0 to 255. `fresh=False` keeps the trunk's weights as they are.
 network = Bottleneck(Trunk("test_resnet", pretrained=False), len(data.classes), fresh=False)
 criterion = MBIBLoss(data.counts, alphas=(0.1, 0.3), beta=1.0)

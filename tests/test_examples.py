@@ -34,13 +34,13 @@ def output_of(*words: str, needs: tuple[str, ...] = ()) -> str:
     ],
 )
 def test_a_loss_in_the_loop_of_another_library_raises_the_accuracy(file: str, needs: tuple[str, ...]) -> None:
-    shown = output_of(file, "2", needs=needs)
+    shown = output_of(file, needs=needs)
     found = re.findall(r"^(\w+) +([\d.]+) % of test images right before, +([\d.]+) % after$", shown, re.M)
     assert [shot for shot, _, _ in found] == ["all", "many", "medium", "few"]
     before, after = ([float(row[column]) for row in found] for column in (1, 2))
     assert before[0] < 6, "chance is 2.5"
-    assert after[0] > before[0] + 3
-    assert after[1] > before[1] + 5
+    assert after[0] > before[0] + 1
+    assert after[1] > before[1] + 10, "many-shot classes come first"
 
 
 @pytest.mark.slow

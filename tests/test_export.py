@@ -39,8 +39,7 @@ X = coloured([5, 4, 2]).train.x
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prior", [None, "train"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "prior"), [("mbib", None), *((method, "train") for method in METHODS)])
 def test_what_torch_loads_answers_as_predict_does(method: str, prior: str | None, tmp_path: Path) -> None:
     run, more = trained(method), {"mbib.json": ""}
     found = export_torch(run, tmp_path / "run.pt2", prior=prior)
