@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mbib_core.criteria import BIBLoss, MBIBLoss
-    from mbib_core.data import from_arrays, load
+    from mbib_core.data import from_arrays, from_dataset, load
     from mbib_core.evaluation import evaluate, features_of
     from mbib_core.methods import METHODS
     from mbib_core.networks import Bottleneck
@@ -37,6 +37,7 @@ _WHERE = {f"{name}Loss": "criteria" for name in _OF_ONE_CLASSIFIER} | {
     "BIBLoss": "criteria",
     "MBIBLoss": "criteria",
     "from_arrays": "data",
+    "from_dataset": "data",
     "load": "data",
     "evaluate": "evaluation",
     "features_of": "evaluation",
@@ -57,6 +58,7 @@ __all__ = [
     "evaluate",
     "features_of",
     "from_arrays",
+    "from_dataset",
     "load",
     "make",
     "read_weights",

@@ -1,14 +1,17 @@
-"""What is done to training images after crop and flip: operations of a policy, holes, and mixing two into one.
+"""What is done to training images after crop and flip: operations of a policy, holes, and mixing two into one; and the
+crops of pictures that are read while training.
 
-All of it is drawn on the CPU from the generator of the epoch and applied on the device, so that it hangs on seed and
-epoch alone. Images stay uint8: mixed ones are rounded to whole grey levels.
+All of it is drawn on the CPU from the generator of the epoch and applied on the device (crops of pictures where they
+are read), so that it hangs on seed and epoch alone. Images stay uint8: mixed ones are rounded to whole grey levels.
 """
 
 import math
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
+from PIL import Image
 from torch import Tensor
 
 from mbib_core.extras import extra
@@ -18,12 +21,20 @@ Pixels = UInt8[Tensor, "b c h w"]
 
 class Augmentation(NamedTuple):
     """Whether images are cropped and mirrored, and what comes after: the operations of a `policy` ("autoaugment" or
-    "randaugment"), a hole (`cutout`), or mixing with another image ("mixup", "cutmix" or "remix")."""
+    "randaugment"), a hole (`cutout`), or mixing with another image ("mixup", "cutmix" or "remix"). If `resized`,
+    crops are of any size, made by `resized_crop` where a picture is read; with `jitter` colours are drawn, too."""
 
     crops: bool = True
     policy: str = ""
     cutout: bool = False
     mix: str = ""
+    resized: bool = False
+    jitter: bool = False
+
+    @property
+    def streams(self) -> bool:
+        """Whether it can be had of pictures that are read while training."""
+        return self.resized or self == Augmentation(crops=False)
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {
@@ -35,7 +46,30 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "mixup": Augmentation(mix="mixup"),
     "cutmix": Augmentation(mix="cutmix"),
     "remix": Augmentation(mix="remix"),
+    "resized-crop": Augmentation(resized=True),
+    "resized-crop+jitter": Augmentation(resized=True, jitter=True),
 }
+
+
+# Crops of pictures on disk
+
+
+def resized_crop(picture: Image.Image, side: int, number: int, *, flip: bool, jitter: bool) -> Image.Image:
+    """A piece of 8 % to 100 % of the picture, 3/4 to 4/3 as wide as high, as `side` x `side` pixels (Szegedy et al.
+    2015), mirrored if `flip`; with `jitter` brightness, contrast and saturation times 0.6 to 1.4 (torchvision's
+    `RandomResizedCrop` and `ColorJitter`). `number` alone decides which piece and which colours."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(number)
+        picture = _transform("RandomResizedCrop", (side, side))(picture)
+        if flip:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return _transform("ColorJitter", 0.4, 0.4, 0.4)(picture) if jitter else picture
+
+
+@cache
+def _transform(name: str, *given: Any) -> Any:
+    v2 = extra("torchvision.transforms.v2", "reading pictures while training")
+    return getattr(v2, name)(*given)
 
 
 # Cutout

@@ -3,10 +3,11 @@
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+
+from mbib_core.data.longtailed import Images
 
 LATE = 0.75  # the share of the epochs after which weights are averaged
 
@@ -24,18 +25,18 @@ def averaged(network: nn.Module, kind: str) -> AveragedModel:
     return AveragedModel(network, multi_avg_fn=forgetting if kind == "ema" else get_swa_multi_avg_fn())
 
 
-def put_into(network: nn.Module, mean: AveragedModel, x: UInt8[Tensor, "n 3 h w"]) -> None:
-    """Gives `network` the averaged weights, and the statistics of batch norm that they have on the images `x`.
+def put_into(network: nn.Module, mean: AveragedModel, images: Images) -> None:
+    """Gives `network` the averaged weights, and the statistics of batch norm that they have on the `images`.
 
     Batch norm that was not trained has those that it had, as its features are what they were.
     """
     network.load_state_dict(mean.module.state_dict())
-    renew_batch_norm(network, x)
+    renew_batch_norm(network, images)
 
 
 @torch.no_grad()
-def renew_batch_norm(network: nn.Module, x: UInt8[Tensor, "n 3 h w"], batch: int = 500) -> None:
-    """Takes the running statistics of batch norm that is trained anew: means over batches of all images `x`, as they
+def renew_batch_norm(network: nn.Module, images: Images, batch: int = 500) -> None:
+    """Takes the running statistics of batch norm that is trained anew: means over batches of all `images`, as they
     are. torch's `update_bn` would do so to all of it."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     renewed = [module for module in norms if any(p.requires_grad for p in module.parameters())]
@@ -49,7 +50,7 @@ def renew_batch_norm(network: nn.Module, x: UInt8[Tensor, "n 3 h w"], batch: int
     for module in renewed:
         module.reset_running_stats()
         module.momentum = None  # a plain mean
-    for part in x.tensor_split(-(-len(x) // batch)):  # nearly alike, for they weigh alike; no last one of one image
+    for part, _ in images.chunks(batch, even=True):  # nearly alike, for they weigh alike; no last one of one image
         network(part.to(device).contiguous(memory_format=torch.channels_last))
     for module, momentum in zip(renewed, momenta, strict=True):
         module.momentum = momentum

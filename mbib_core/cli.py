@@ -1,4 +1,4 @@
-"""`mbib train | evaluate | predict | export | table | methods | campaign`: the command line."""
+"""`mbib train | evaluate | check | predict | export | table | methods | campaign`: the command line."""
 
 import argparse
 import difflib
@@ -24,6 +24,7 @@ EXAMPLES = """examples:
   mbib table                                                 what was trained, as a table
   mbib evaluate runs/NAME.safetensors                        the test accuracy of saved weights
   mbib train mbib --data folder:PATH                         your own pictures, one sub-folder a class
+  mbib train mbib --data list:FOLDER --size 64               train.txt, val.txt, test.txt of paths and labels
   mbib predict runs/NAME.safetensors PICTURES                the class of each picture, and how sure it is
   mbib evaluate runs/NAME.safetensors --data folder:OTHER    the accuracy on other pictures of the same classes
   mbib export runs/NAME.safetensors --onnx FILE              the network as one file for other programs
@@ -129,11 +130,13 @@ def _train(args: argparse.Namespace) -> int:
         device=args.device,
         compiled=args.compile,
         sync_bn=args.sync_bn,
+        captured=not args.no_capture,
         again=args.again,
         weights=not args.no_weights,
         features=args.features,
         report=not args.no_report,
         skip_broken=args.skip_broken,
+        workers=args.workers,
         progress=not args.quiet,
     )
     if made is None:  # not the first of several processes
@@ -150,20 +153,44 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from mbib_core.devices import pick_device
+    from mbib_core.devices import pick_device, readers
     from mbib_core.serving import labelled, score
     from mbib_core.weights import read_weights
 
     run = read_weights(args.weights)
     device = pick_device(args.device)
-    given = labelled(run, args.data, root=args.root, validation=args.validation)
+    given = labelled(run, args.data, root=args.root, validation=args.validation, skip_broken=args.skip_broken)
     for words in given.warnings:
         _complain(f"warning: {words}")
     run.network.to(device)
-    found = score(run, given, batch=args.batch)
+    with readers(args.workers):
+        found = score(run, given, batch=args.batch)
     print(printable(f"{args.weights.name} on {given.what}: accuracy in %"))
     print(f"{_accuracy_lines(found)}\n{_also(found)}")
     return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+    from typing import Any
+
+    from tqdm.auto import tqdm
+
+    from mbib_core.data import describe, load
+    from mbib_core.devices import readers
+
+    data = load(args.data, root=args.root, stream=True)
+    print(printable(describe(data)))
+    if not data.streamed:
+        return 0
+    parts: list[Any] = [data.train, data.validation, data.test]
+    broken: set[str] = set()
+    with readers(args.workers), tqdm(total=sum(len(part.y) for part in parts), unit="picture", disable=None) as bar:
+        for part in (replace(part, skip_broken=True, told=broken) for part in parts):
+            for chunk in part.chunks(100):
+                bar.update(len(chunk.y))
+    print(f"all pictures were read; {len(broken)} are broken" + ", and --skip-broken leaves them out" * bool(broken))
+    return 2 if broken else 0
 
 
 def _predict(args: argparse.Namespace) -> int:
@@ -254,11 +281,19 @@ def _campaign(args: argparse.Namespace) -> int:
 
     return campaign(
         args.wanted,
+        out=args.out,
+        only=args.only,
         processes=args.processes,
         threads=args.threads,
+        minutes=args.minutes,
         root=args.root,
+        device=args.device,
         compiled=args.compile,
+        captured=not args.no_capture,
         dry=args.dry_run,
+        cluster=args.cluster,
+        hours=args.hours,
+        partition=args.partition,
     )
 
 
@@ -323,6 +358,14 @@ class _Command(argparse.ArgumentParser):
         return found, unknown
 
 
+def _add_workers(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--workers",
+        type=int,
+        help="processes that read images which are not in memory (default: the cores but one, 8 at most; 0: none)",
+    )
+
+
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from mbib_core.results import version_of_code
@@ -352,7 +395,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, setting in describe().items():
         if name == "method":
             train.add_argument("method", help=setting.help)
-        elif name not in ("pictures", "purpose", "flip"):
+        elif name == "stream":
+            train.add_argument("--stream", action="store_const", const=True, help=setting.help)
+        elif name not in ("pictures", "purpose", "flip", "test_curve"):
             option = f"--{name.replace('_', '-')}"
             train.add_argument(option, type=setting.kind, nargs="*" if setting.several else None, help=setting.help)
     train.add_argument(
@@ -361,6 +406,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_const",
         const=False,
         help="never mirror an image: for letters, digits, signs, whatever has a left and a right",
+    )
+    train.add_argument(
+        "--test-curve",
+        action="store_const",
+        const=True,
+        help="score the test images after every epoch, too: what choosing the best one by them would gain; nothing is "
+        "chosen by it",
     )
     train.add_argument(
         "--choosing",
@@ -374,12 +426,18 @@ def _parser() -> argparse.ArgumentParser:
         "--compile", action="store_true", help="build the network's passes first: minutes, then faster steps"
     )
     train.add_argument(
+        "--no-capture", action="store_true", help="on a GPU, launch a step's work piece by piece, not as one graph"
+    )
+    train.add_argument(
         "--sync-bn",
         action="store_true",
         help="under torchrun: batch norm of the whole batch, not of each process's share",
     )
     train.add_argument(
-        "--root", type=folder, help="folder with cifar-100-python (default $MBIB_DATA, or the cache); where PATH starts"
+        "--root",
+        type=folder,
+        help="folder with cifar-100-python (default $MBIB_DATA, or the cache); where PATH starts; "
+        "where the paths in a list start (default: where it lies)",
     )
     train.add_argument("--out", type=folder, default=Path("runs"), help="folder of records and weights (default runs)")
     train.add_argument("--checkpoints", type=folder, help="folder where a run is saved while it trains")
@@ -387,6 +445,7 @@ def _parser() -> argparse.ArgumentParser:
         "--again", action="store_true", help="train anew even if there is a record; what was cut goes on"
     )
     train.add_argument("--skip-broken", action="store_true", help="leave broken images of a folder out, and list them")
+    _add_workers(train)
     train.add_argument("--no-weights", action="store_true", help="keep the record alone")
     train.add_argument("--no-report", action="store_true", help="write no page and picture beside the record")
     train.add_argument(
@@ -402,13 +461,24 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--data",
         help="another data set with classes of the same names: folder:PATH, with a sub-folder a class; what lies in "
-        "PATH/test/ is scored, or all of PATH (default: the test pictures of the data set it was trained on)",
+        "PATH/test/ is scored, or all of PATH; or list:FOLDER, whose test.txt is (default: the test pictures of the "
+        "data set it was trained on)",
     )
     evaluate.add_argument("--validation", action="store_true", help="on the validation pictures instead")
     evaluate.add_argument("--batch", type=_count, default=500, help="pictures at a time (default 500)")
     evaluate.add_argument("--device", help="cuda or cpu (default: the GPU where there is one)")
     evaluate.add_argument("--root", type=folder, help="folder with cifar-100-python; where a relative PATH starts")
+    evaluate.add_argument("--skip-broken", action="store_true", help="leave broken images out, and name them")
+    _add_workers(evaluate)
     evaluate.set_defaults(run=_evaluate)
+
+    check = commands.add_parser(
+        "check", allow_abbrev=False, help="read every picture of a data set once, and name the broken ones"
+    )
+    check.add_argument("data", help="folder:PATH, list:FOLDER, csv:FILE, imagenet-lt:FOLDER, ... as in train")
+    check.add_argument("--root", type=folder, help="as in train")
+    _add_workers(check)
+    check.set_defaults(run=_check)
 
     predict = commands.add_parser(
         "predict", allow_abbrev=False, help="the class of each picture, by saved weights, in float32"
@@ -468,11 +538,29 @@ def _parser() -> argparse.ArgumentParser:
         "campaign", allow_abbrev=False, help="make the wanted runs that have no record yet, in order"
     )
     campaign.add_argument("wanted", type=folder, nargs="?", default=Path("book/results/wanted.toml"))
-    campaign.add_argument("--processes", type=int, default=1, help="runs side by side")
+    campaign.add_argument(
+        "--only", default="", metavar="REGEX", help="runs with this in their name, such as paper-s[12]"
+    )
+    campaign.add_argument("--out", type=folder, help="folder of the records (default: beside the list)")
+    campaign.add_argument(
+        "--processes", type=int, help="runs side by side, on one GPU, too (default 1; all of a cluster)"
+    )
     campaign.add_argument("--threads", type=int, default=1, help="CPU threads of each")
+    campaign.add_argument(
+        "--minutes", type=float, default=float("inf"), help="then what runs is saved, and left for the next campaign"
+    )
+    campaign.add_argument("--device", help="as in train; cpu asks a cluster for no GPU")
     campaign.add_argument("--compile", action="store_true", help="as in train: for runs of many minutes")
+    campaign.add_argument("--no-capture", action="store_true", help="as in train")
     campaign.add_argument("--root", type=folder)
     campaign.add_argument("--dry-run", action="store_true", help="say what is missing, make nothing")
+    campaign.add_argument(
+        "--cluster",
+        choices=("slurm", "local"),
+        help="each run as a job of its own; MBIB_CACHE must be on a shared disk",
+    )
+    campaign.add_argument("--hours", type=float, default=24, help="of a job; one that needs more is queued again")
+    campaign.add_argument("--partition", help="of the cluster")
     campaign.set_defaults(run=_campaign)
     return parser
 

@@ -1,5 +1,6 @@
-"""What a run computes on: the device, its precision, its threads."""
+"""What a run computes on: the device, its precision, its threads, the processes that read its pictures."""
 
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -55,6 +56,34 @@ def threads(n: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+_readers: int | None = None  # what `readers` asks for
+
+
+@contextmanager
+def readers(n: int | None) -> Iterator[None]:
+    """Within it `n` processes read pictures that are not in memory, 0: this process itself; None: as before.
+
+    Raises ValueError unless `n` is a whole number from 0 to 1024.
+    """
+    global _readers
+    if n is not None and not (type(n) is int and 0 <= n <= 1024):
+        raise ValueError(f"workers is {n!r}: it must be a whole number from 0 (this process reads itself) to 1024")
+    before, _readers = _readers, _readers if n is None else n
+    try:
+        yield
+    finally:
+        _readers = before
+
+
+def readers_here() -> int:
+    """How many processes read pictures: as `readers` says, else one for each core of this process but one, 8 at most,
+    shared out among the processes that `torchrun` started on this machine."""
+    if _readers is not None:
+        return _readers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1))
 
 
 def name_of(device: torch.device) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from mbib_core import metrics
@@ -19,7 +19,6 @@ from mbib_core.ranks import gathered, ranks_here, spread
 Predict = Callable[[Outputs, Tensor], dict[str, Tensor]]
 
 
-@torch.inference_mode()
 def features_of(
     network: nn.Module,
     x: UInt8[Tensor, "n 3 h w"],
@@ -31,12 +30,28 @@ def features_of(
     Keys: `logits/` and the names of `predict`, the network's own way first; `features/v` and, where there is one,
     `features/z`; `experts/used` of a network with routers. The network is left in evaluation mode.
     """
+    return answers(network, Images(x, torch.zeros(len(x), dtype=torch.int64)), batch, predict)[0]
+
+
+@torch.inference_mode()
+def answers(
+    network: nn.Module,
+    images: Images,
+    batch: int = 500,
+    predict: Callable[[Outputs], dict[str, Tensor]] = predictions,
+) -> tuple[dict[str, Float[Tensor, "n _d"]], Int[Tensor, " n"]]:
+    """What `features_of` finds of labelled images, in memory or streamed, and their labels, on the network's device.
+
+    Streamed images that are broken and left out are in neither.
+    """
     network.eval()
     device = next(network.parameters()).device
     parts: dict[str, list[Tensor]] = {}
+    labels = []
     with full_float32():
-        for start in range(0, max(1, len(x)), batch):  # no pictures: one empty batch
-            outputs = network(x[start : start + batch].to(device).contiguous(memory_format=torch.channels_last))
+        for x, y in images.chunks(batch):  # no pictures: one empty batch
+            labels.append(y.to(device))
+            outputs = network(x.to(device).contiguous(memory_format=torch.channels_last))
             found = {f"logits/{name}": logits for name, logits in predict(outputs).items()}
             found["features/v"] = outputs.observations[-1]
             if outputs.z is not None:
@@ -45,14 +60,18 @@ def features_of(
                 found["experts/used"] = experts_used(outputs.go_on)
             for name, value in found.items():
                 parts.setdefault(name, []).append(value)
-    return {name: torch.cat(values) for name, values in parts.items()}
+    return {name: torch.cat(values) for name, values in parts.items()}, torch.cat(labels)
 
 
-def features_together(network: nn.Module, x: UInt8[Tensor, "n 3 h w"], **more: Any) -> dict[str, Float[Tensor, "n _d"]]:
-    """`features_of`, of which each process of torch's group computes every `ranks`-th row and gets them all."""
+def answers_together(
+    network: nn.Module, images: Images, **more: Any
+) -> tuple[dict[str, Float[Tensor, "n _d"]], Int[Tensor, " n"]]:
+    """`answers`, of which each process of torch's group computes every `ranks`-th row and gets them all."""
     rank, ranks = ranks_here()
-    found = features_of(network, x[rank::ranks], **more)
-    with spread(len(x) if ranks > 1 else 0), torch.inference_mode():
+    if ranks == 1 or getattr(images, "skip_broken", False):  # what is left out is known once all are read
+        return answers(network, images, **more)
+    found = answers(network, images.take(torch.arange(rank, len(images.y), ranks)), **more)
+    with spread(len(images.y)), torch.inference_mode():
         return gathered(found)
 
 
@@ -80,14 +99,14 @@ def evaluate(
     FloatingPointError if the network has diverged.
     """
     counts = data.counts.to(next(network.parameters()).device)
-    look = features_together if together else features_of
-    found = look(network, images.x, predict=lambda outputs: predict(outputs, counts))
+    look = answers_together if together else answers
+    found, y = look(network, images, predict=lambda outputs: predict(outputs, counts))
     if not all_finite(found):
         raise FloatingPointError(
             "the network has diverged, its answers are not finite: train it anew with other settings"
         )
     device = next(network.parameters()).device
-    y, classes = images.y.to(device), len(data.classes)
+    classes = len(data.classes)
     logits = of_kind("logits", found)
     features = of_kind("features", found)
     default = default_prediction(logits)

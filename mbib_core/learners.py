@@ -42,8 +42,8 @@ class Learner(nn.Module):
         with autocast(x.device, self.precision):
             return call(x)
 
-    def compile_for(self, x: UInt8[Tensor, "b 3 h w"], scales: Iterable[float]) -> str:
-        """Compiles the network for batches like `x` at all `scales`, on a GPU as CUDA graphs.
+    def compile_for(self, x: UInt8[Tensor, "b 3 h w"], scales: Iterable[float], *, graphs: bool = True) -> str:
+        """Compiles the network for batches like `x` at all `scales`, on a GPU as CUDA `graphs` of its own.
 
         Returns why that could not be done, in which case the network is called as it is, or "". Weights and statistics
         are left as they were.
@@ -57,7 +57,7 @@ class Learner(nn.Module):
                 for option, value in ((-3, 1 << 30), (-1, 2**31 - 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
                     getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)(option, value)
             torch.compiler.reset()  # eight versions of a network are built and no more, those of earlier runs counted
-            mode = "reduce-overhead" if device.type == "cuda" else None
+            mode = "reduce-overhead" if graphs and device.type == "cuda" else None
             self.compiled, self.full_batch = torch.compile(network.forward, dynamic=False, mode=mode), len(x)
             for scale in sorted(scales):  # both passes once: what cannot be built shows here
                 outputs = self.outputs(resize(x, scale))

@@ -55,7 +55,7 @@ def routing(go_on: Float[Tensor, "b k"], logits: Sequence[Logits], targets: Targ
     right = torch.stack(list(logits)).cumsum(0).argmax(2) == targets
     later = torch.stack([right[i:].any(0) for i in range(1, len(logits))])
     wanted = (~right[:-1] & later).T.to(go_on.dtype)
-    return F.binary_cross_entropy_with_logits(go_on, wanted, pos_weight=go_on.new_tensor(urgency))
+    return F.binary_cross_entropy_with_logits(go_on, wanted, pos_weight=go_on.new_full((), urgency))
 
 
 def sade(logits: Sequence[Logits], targets: Targets, *, counts: Counts, inverse: float) -> Scalar:

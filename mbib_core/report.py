@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mbib_core import metrics
 from mbib_core.data import LongTailed, shots
-from mbib_core.evaluation import features_of
+from mbib_core.evaluation import answers
 from mbib_core.extras import extra
 from mbib_core.files import write_atomically
 from mbib_core.methods import METHODS
@@ -35,10 +35,11 @@ def write_report(run: Saved, data: LongTailed, record: "Record", folder: Path) -
     from mbib_core import figures
 
     images = data.test if part_of(record) == "test" else data.validation
-    logits = features_of(run.network, images.x)[f"logits/{record[part_of(record)]['default']}"]
+    found, y = answers(run.network, images)
+    logits = found[f"logits/{record[part_of(record)]['default']}"]
     name = record["run_id"]
     write_atomically(folder / f"{name}.png", figures.png(picture(record)))
-    text = report(record, metrics.confusion(logits.cpu(), images.y), about=data.name)
+    text = report(record, metrics.confusion(logits.cpu(), y.cpu()), about=data.name)
     write_atomically(folder / f"{name}.md", text.encode())
     return folder / f"{name}.md"
 

@@ -156,12 +156,13 @@ def table(records: Iterable[Record]) -> "pd.DataFrame":
 
 def _row(record: Record) -> dict[str, Any]:
     settings = settings_of(record)
-    folder, part = Settings.of(settings).folder, "test" if settings["purpose"] == "final" else "validation"
+    given, part = Settings.of(settings), "test" if settings["purpose"] == "final" else "validation"
+    name = None if given.folder is None else f"{given.kind}:{Path(given.folder).name}"
     try:
         accuracy = record[part]["accuracy"][record[part]["default"]]
         return (
             {name: _plain(settings[name]) for name in settings if name not in ("seed", "threads")}
-            | ({} if folder is None else {"data": f"folder:{Path(folder).name}", "imbalance": None})
+            | ({} if name is None else {"data": name, "imbalance": None})
             | {"precision": record["machine"]["precision"]}
             | {"on": part}
             | {shot: 100 * float(accuracy[shot]) for shot in SHOTS if shot in accuracy}
@@ -227,6 +228,11 @@ def commit_of_code() -> str:
 
     Outside a git checkout (a container, an unpacked archive) it is what $MBIB_COMMIT says, else "unknown".
     """
+    return commit_of_checkout() or os.environ.get("MBIB_COMMIT") or "unknown"
+
+
+def commit_of_checkout() -> str:
+    """The commit as git knows it; "" outside a git checkout."""
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
@@ -239,7 +245,7 @@ def commit_of_code() -> str:
         git("ls-files", "--error-unmatch", "results.py")
         return commit + ("+changes" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("MBIB_COMMIT") or "unknown"
+        return ""
 
 
 def version_of_code() -> str:

@@ -15,14 +15,14 @@ from filelock import FileLock, Timeout
 
 from mbib_core.checkpoints import read_checkpoint
 from mbib_core.data import LongTailed, describe, first_of_each_class, load
-from mbib_core.devices import name_of, pick_device, threads
-from mbib_core.evaluation import evaluate, features_of, of_kind, plain
+from mbib_core.devices import name_of, pick_device, readers, threads
+from mbib_core.evaluation import answers, evaluate, of_kind, plain
 from mbib_core.files import cache_folder, check_writable, write_atomically
 from mbib_core.methods import method_of, settle
 from mbib_core.networks import default_prediction, multiply_adds
 from mbib_core.networks.pretrained import file_of
 from mbib_core.ranks import join, ranks_here, waiting_for_the_others
-from mbib_core.results import Record, read_record, version_of_code, write_record
+from mbib_core.results import Record, commit_of_checkout, read_record, version_of_code, write_record
 from mbib_core.schedules import same_recipe, schedule_of
 from mbib_core.settings import Settings, command_line, run_id
 from mbib_core.text import printable
@@ -56,6 +56,7 @@ def make(
     checkpoints: Path | None = None,
     device: str | torch.device | None = None,
     compiled: bool = False,
+    captured: bool = True,
     again: bool = False,
     weights: bool = True,
     features: bool = False,
@@ -63,13 +64,14 @@ def make(
     progress: bool = True,
     skip_broken: bool = False,
     sync_bn: bool = False,
+    workers: int | None = None,
 ) -> Made | None:
     """What `mbib train` does: trains the run of `settings`, or resumes it, and leaves its record in the folder `out`.
 
     `data` are loaded by the settings' name unless they are given. A run that has a record is not made again, unless
     `again`. Beside the record lie the `weights`, the `features` of some test images and the `report`, as far as they
-    are wanted. Under `torchrun` all processes train and evaluate together, with `sync_bn` as `train` says, and only the
-    first one writes and returns.
+    are wanted. `workers` processes read images that are not in memory, see `train`. Under `torchrun` all processes
+    train and evaluate together, with `sync_bn` as `train` says, and only the first one writes and returns.
 
     Raises what `load`, `settle` and `train` do, Busy if another process makes the run, OSError before anything is
     trained if `out` cannot be written, and Gone if one of several processes ends before the others.
@@ -77,7 +79,8 @@ def make(
     asked = settings
     settings, out = settle(settings) if data is None else settings, Path(out)
     if data is None and settings.folder is not None:  # such a run is named after the images themselves
-        data = load(settings.data, root=root, size=schedule_of(settings).size, skip_broken=skip_broken)
+        side, stream = schedule_of(settings).size, settings.stream
+        data = load(settings.data, root=root, size=side, skip_broken=skip_broken, stream=stream)
     if data is not None:
         settings = settled_on(settings, data)
     name = run_id(settings)
@@ -107,16 +110,17 @@ def make(
         data = load(settings.data, imbalance=settings.imbalance, root=root)
         settings = settled_on(settings, data)  # what the data rule out is said before anything is written
     check_writable(out)
-    with _locked(checkpoint.with_suffix(".lock"), name, rank), threads(settings.threads):
+    with _locked(checkpoint.with_suffix(".lock"), name, rank), threads(settings.threads), readers(workers):
         if found := made_before():  # by another process, while this one was getting ready
             return found
         if again and record_file.is_file():
             _drop_finished(checkpoint, settings)
         if settings.own_pictures and progress and rank == 0:
             print(f"mbib: {printable(describe(data))}", file=sys.stderr)
-        how: dict[str, Any] = {"device": device, "progress": progress, "compiled": compiled, "sync_bn": sync_bn}
+        how: dict[str, Any] = {"device": device, "compiled": compiled, "captured": captured, "sync_bn": sync_bn}
+        how |= {"checkpoint": checkpoint, "progress": progress}
         with waiting_for_the_others(checkpoint):
-            run = train(settings, data, checkpoint=checkpoint, pretrained=file_of(asked.pretrained), **how)
+            run = train(settings, data, pretrained=file_of(asked.pretrained), **how)
             if weights and rank == 0:
                 write_weights(run, beside["weights"])
             record = record_of(run, data, command_line(settings))
@@ -136,7 +140,7 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
     processes that trained the run must call this, and each classifies its share of the images."""
     device = next(run.network.parameters()).device
     method, schedule = method_of(run.settings), schedule_of(run.settings)
-    one_image = data.train.x[:1].to(device)
+    one_image = torch.zeros(1, 3, *data.train.size, dtype=torch.uint8, device=device)
     record: Record = {
         "run_id": run_id(run.settings),
         "settings": run.settings.plain(),
@@ -152,7 +156,9 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
             **({"sync_bn": run.sync_bn} if run.ranks > 1 else {}),
             "precision": run.precision,
             "compiled": run.compiled,
+            "captured": run.captured,
             "torch": torch.__version__,
+            "checkout": bool(commit_of_checkout()),  # else the commits are what $MBIB_COMMIT said
             "python": platform.python_version(),
         },
         "parameters": sum(p.numel() for p in run.network.parameters()),
@@ -191,12 +197,12 @@ def write_features(run: Trained, data: LongTailed, path: Path) -> None:
     """v, z and the default prediction's probabilities of 20 images a class, in float16: test images of a final run,
     validation images of one for choosing. Raises OSError with a sentence."""
     images = first_of_each_class(data.test if run.settings.purpose == "final" else data.validation, 20)
-    found = features_of(run.network, images.x)
+    found, y = answers(run.network, images)
     logits, arrays = of_kind("logits", found), of_kind("features", found)
     arrays["probabilities"] = logits[default_prediction(logits)].softmax(1)
     content = io.BytesIO()
     halves: dict[str, Any] = {name: f.cpu().numpy().astype(np.float16) for name, f in arrays.items()}
-    np.savez_compressed(content, labels=images.y.numpy().astype(np.int16), **halves)
+    np.savez_compressed(content, labels=y.cpu().numpy().astype(np.int16), **halves)
     write_atomically(path, content.getvalue())
 
 

@@ -6,12 +6,11 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,10 +18,13 @@ from torch import Tensor
 from mbib_core import data as data_sets
 from mbib_core import metrics
 from mbib_core.data import Images, LongTailed, shots
-from mbib_core.data.folders import PARTS, Refused, read_file, read_picture, visible
-from mbib_core.evaluation import all_finite, features_of, of_kind
+from mbib_core.data.folders import PARTS, visible
+from mbib_core.data.pictures import Refused, read_file, read_picture
+from mbib_core.data.streamed import MARGIN, Paths, joined, streamed
+from mbib_core.evaluation import all_finite, answers, of_kind
 from mbib_core.methods import method_of
 from mbib_core.networks import Outputs, default_prediction, predictions
+from mbib_core.settings import Settings
 from mbib_core.text import printable
 from mbib_core.weights import Saved
 
@@ -39,13 +41,19 @@ class Labelled:
 
 
 def labelled(
-    run: Saved, name: str | None = None, *, root: str | Path | None = None, validation: bool = False
+    run: Saved,
+    name: str | None = None,
+    *,
+    root: str | Path | None = None,
+    validation: bool = False,
+    skip_broken: bool = False,
 ) -> Labelled:
     """The test images (or the `validation` images) of the data set `name`, by default the one `run` was trained on.
 
     Another data set has classes of the same names, in any order; it may lack some. Of a folder the sub-folder `test/`
     is taken. Without one, the folder of the training, wherever it lies now, has the test images that were split off
-    then; any other folder of class folders is a test set as a whole, and all its images are scored.
+    then; any other folder of class folders is a test set as a whole, and all its images are scored. With `skip_broken`
+    broken images are named and left out.
     Raises ValueError or FileNotFoundError with a sentence that says what is not there, or which class is not known.
     """
     settings, part = run.settings, "validation" if validation else "test"
@@ -57,6 +65,8 @@ def labelled(
             f"classes with --data folder:PATH"
         )
     wanted, warnings = name or settings.data, []
+    if Settings(data=wanted).kind not in ("", "folder"):
+        return _listed(run, wanted, part, root, name is None, skip_broken)
     folder = _folder(wanted, root)
     if name is None and folder and not folder.is_dir():
         raise FileNotFoundError(
@@ -67,17 +77,24 @@ def labelled(
     within = _part(other, part) if other else None
     whole = other is not None and other.is_dir() and not within and not _part(other, "train")
     try:
-        data: LongTailed | None = data_sets.load(wanted, imbalance=settings.imbalance, root=root, size=run.size[0])
+        data: LongTailed | None = data_sets.load(
+            wanted,
+            imbalance=settings.imbalance,
+            root=root,
+            size=run.size[0],
+            skip_broken=skip_broken,
+            stream=settings.stream and folder is not None,
+        )
     except ValueError:
         if other is None or not (within or whole):
             raise
         data = None  # a test set need not hold what training takes
     if data is None:
-        classes, images = _class_folders(within or Path(str(other)), run.size)
+        classes, images = _class_folders(within or Path(str(other)), run.size[0], skip_broken)
     else:
         whole = whole and data.fingerprint != settings.pictures
         parts = (data.train, data.validation, data.test) if whole else (getattr(data, part),)
-        classes, images = data.classes, Images(*map(torch.cat, zip(*parts, strict=True)))
+        classes, images = data.classes, joined(parts)
     kind = "pictures" if whole else f"{part} pictures"
     what = f"{'all ' * whole}{len(images.y)} {kind}"
     if whole:
@@ -87,7 +104,7 @@ def labelled(
             f"the pictures in {wanted} are not those of the training run: unless they lie in train/ and test/, some of "
             f"these may have been trained on"
         )
-    images, lacking = _renumbered(images, classes, run.classes, wanted)
+    images, lacking = _renumbered(_prepared(run, images), classes, run.classes, wanted)
     if lacking and name:
         warnings.append(f"{wanted} has no {kind} of {_some(lacking)}: means are over the other classes")
     counts = list(run.counts)
@@ -102,8 +119,9 @@ def score(run: Saved, given: Labelled, *, batch: int = 500) -> dict[str, Any]:
     """`accuracy` (0 to 1) of each prediction over all classes and by shot, means over classes; and of the `default` one
     `micro` (over pictures), `macro_f1`, `top5` where there are more than 5 classes, and the `calibration` error.
     Raises FloatingPointError if the answers are not finite."""
-    counts, y = torch.tensor(given.counts), given.images.y
-    found = _answers(run, given.images.x, batch, counts)
+    counts = torch.tensor(given.counts)
+    found, y = _answers(run, given.images, batch, counts)
+    y = y.cpu()
     logits = {name: f.cpu() for name, f in of_kind("logits", found).items()}
     masks = shots(counts) if given.counts else {}
     by_class = {name: metrics.accuracy_by_class(f, y) for name, f in logits.items()}
@@ -129,12 +147,12 @@ def predict(
     Raises FloatingPointError if the answers are not finite, ValueError if the training shares are needed and unknown.
     """
     shift = 0.0 if prior is None else log_shift(run, prior)
-    reading = ((name, _read(name, run.size)) for name in picture_files(pictures))
-    while chunk := list(islice(reading, batch)):
+    for chunk in _read_ahead(picture_files(pictures), run, batch):
         x = [torch.from_numpy(pixels) for _, pixels in chunk if not isinstance(pixels, ValueError)]
         rows: Iterator[Tensor] = iter(())
         if x:
-            logits = of_kind("logits", _answers(run, torch.stack(x), batch))
+            images = Images(torch.stack(x), torch.zeros(len(x), dtype=torch.int64))
+            logits = of_kind("logits", _answers(run, images, batch)[0])
             chosen = logits[default_prediction(logits)].cpu().double().log_softmax(1)
             rows = iter((chosen + shift).softmax(1))
         for name, pixels in chunk:
@@ -220,22 +238,40 @@ def picture_files(names: Iterable[str | Path]) -> Iterator[str | Path]:
             yield name if "://" in str(name) or name in ("-", "") else path
 
 
-def _read(name: str | Path, size: tuple[int, int]) -> Any:
+def _read_ahead(names: Iterable[str | Path], run: Saved, batch: int) -> Iterator[list[tuple[str | Path, Any]]]:
+    """The names in lists of `batch`, each with its pixels, in order; one list is read while another one is in use."""
+    names, margin = iter(names), _margin(run)
+    with ThreadPoolExecutor() as pool:
+        ahead: list[tuple[str | Path, Any]] = []
+        while ahead or (ahead := _asked(pool, names, run.size, margin, batch)):
+            now, ahead = ahead, _asked(pool, names, run.size, margin, batch)
+            yield [(name, pixels.result()) for name, pixels in now]
+
+
+def _asked(pool: ThreadPoolExecutor, names: Iterator[str | Path], *how: Any) -> list[tuple[str | Path, Any]]:
+    *given, batch = how
+    return [(name, pool.submit(_read, name, *given)) for name in islice(names, batch)]
+
+
+def _read(name: str | Path, size: tuple[int, int], margin: float) -> Any:
     """Pixels [3, H, W], or a ValueError that says why there are none."""
     try:
         if name == "-":
-            return read_picture(sys.stdin.buffer.read(), size)
+            return read_picture(sys.stdin.buffer.read(), size, margin)
         if "://" in str(name) and not Path(name).exists():
             return ValueError(f"{name} is an address on the web: download the picture, and name the file")
-        return read_file(Path(name), size)[0] if name != "" else ValueError("a file without a name is not there")
+        return (
+            read_file(Path(name), size, margin)[0] if name != "" else ValueError("a file without a name is not there")
+        )
     except Refused as reason:
         return ValueError(f"what comes on standard input {reason}")
     except ValueError as error:
         return error
 
 
-def _answers(run: Saved, x: Tensor, batch: int, counts: Tensor | None = None) -> dict[str, Tensor]:
-    """Logits by prediction and features; what needs the training `counts` is left out where nobody knows them."""
+def _answers(run: Saved, images: Images, batch: int, counts: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
+    """Logits by prediction and features, and the labels; what needs the training `counts` is left out where nobody
+    knows them."""
 
     def predict(outputs: Outputs) -> dict[str, Tensor]:
         if counts is None or not len(counts):
@@ -243,13 +279,13 @@ def _answers(run: Saved, x: Tensor, batch: int, counts: Tensor | None = None) ->
         return method_of(run.settings).predict(outputs, counts.to(device))
 
     device = next(run.network.parameters()).device
-    found = features_of(run.network, x, batch, predict)
+    found, y = answers(run.network, images, batch, predict)
     if not all_finite(found):
         raise FloatingPointError(
             "the answers of these weights are not finite: the file is damaged, or its training diverged; restore it or "
             "train again"
         )
-    return found
+    return found, y
 
 
 def _renumbered(images: Images, classes: list[str], known: list[str], where: str) -> tuple[Images, list[str]]:
@@ -257,7 +293,8 @@ def _renumbered(images: Images, classes: list[str], known: list[str], where: str
     _matches(classes, known, where)
     number = torch.tensor([known.index(name) for name in classes], dtype=torch.int64)
     y = number[images.y]
-    return Images(images.x, y), [known[i] for i in (y.bincount(minlength=len(known)) == 0).nonzero().flatten().tolist()]
+    images = images._replace(y=y) if isinstance(images, Images) else replace(images, y=y)
+    return images, [known[i] for i in (y.bincount(minlength=len(known)) == 0).nonzero().flatten().tolist()]
 
 
 def _matches(classes: list[str], known: list[str], where: str) -> None:
@@ -287,13 +324,36 @@ def _part(folder: Path, part: str) -> Path | None:
     return next((p for p in parts if any(q.is_dir() for q in visible(p))), None)
 
 
-def _class_folders(folder: Path, size: tuple[int, int]) -> tuple[list[str], Images]:
-    """Every image of every class folder. Raises ValueError that names the first file that is none."""
+def _margin(run: Saved) -> float:
+    """How much more than the middle of an image is resized: as it was where the validation images were read."""
+    return MARGIN if run.settings.stream else 1.0
+
+
+def _prepared(run: Saved, images: Any) -> Any:
+    """Streamed images as those of the training were prepared for an answer."""
+    return images if isinstance(images, Images) else replace(images, margin=_margin(run))
+
+
+def _listed(run: Saved, name: str, part: str, root: str | Path | None, own: bool, skip_broken: bool) -> Labelled:
+    """Images of a list: of that of the training, or of another one with classes of the same names."""
+    data = data_sets.load(name, root=root, size=run.size[0], skip_broken=skip_broken)
+    images, lacking = _renumbered(_prepared(run, getattr(data, part)), data.classes, run.classes, name)
+    what, warnings = f"{len(images.y)} {part} pictures" + ("" if own else f" of {name}"), list(data.notes)
+    if data.fingerprint != run.settings.pictures:
+        warnings.append(f"the lists of {name} are not those of the training run, which may have seen some of these")
+    if lacking and not own:
+        warnings.append(f"{name} has no {part} pictures of {_some(lacking)}: means are over the other classes")
+    if not run.counts:
+        warnings.append("the weights do not say how many training pictures a class had: no accuracy by shot")
+    return Labelled(images, what, list(run.counts), warnings)
+
+
+def _class_folders(folder: Path, side: int, skip_broken: bool) -> tuple[list[str], Any]:
+    """Every image of every class folder, which are read when they are scored."""
     files = [(path, own.name) for own in visible(folder) if own.is_dir() for path in visible(own)]
     if not files:
         raise ValueError(f"{folder} has no pictures in sub-folders: make one for each class, named after it")
-    with ThreadPoolExecutor() as pool:
-        pixels = list(pool.map(lambda file: read_file(file[0], size)[0], files))
     classes = sorted({label for _, label in files})
-    y = torch.tensor([classes.index(label) for _, label in files])
-    return classes, Images(torch.from_numpy(np.stack(pixels)), y)
+    number = {label: i for i, label in enumerate(classes)}
+    paths = Paths((str(path) for path, _ in files), "")
+    return classes, streamed(paths, [number[label] for _, label in files], side, skip_broken=skip_broken)

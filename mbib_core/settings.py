@@ -85,6 +85,8 @@ AUGMENTATIONS = (
     "resized-crop+jitter",
 )
 
+PLACES = ("folder", "list", "csv", "imagenet-lt", "inaturalist18", "places-lt")  # data that lie at a path, KIND:PATH
+
 
 def _of(kind: type, words: str, default: Any = None, **more: Any) -> Any:
     return field(default=default, metadata={"setting": Setting(words, kind, **more)})
@@ -104,7 +106,12 @@ class Settings:
     type.
     """
 
-    data: str = _of(str, "glyphs-lt (default), cifar100-lt, or folder:PATH with a sub-folder a class", "glyphs-lt")
+    data: str = _of(
+        str,
+        "glyphs-lt (default), cifar100-lt, or folder:PATH with a sub-folder a class; read while training: list:FOLDER "
+        "with train.txt, val.txt and test.txt, csv:FILE, imagenet-lt:FOLDER, inaturalist18:FOLDER, places-lt:FOLDER",
+        "glyphs-lt",
+    )
     imbalance: float = _of(float, "largest count over smallest (default 100); not of a folder", 100, low=1)
     method: str = _of(str, "ce, bsce, bib, mbib, ...: an unknown name lists them all", "mbib")
     schedule: str | None = _of(
@@ -149,6 +156,10 @@ class Settings:
     purpose: str = _of(str, "final or choosing", "final", choices=("final", "choosing"))
     pictures: str | None = _of(str, "fingerprint of images of one's own: filled in by `train`")
     flip: bool = _of(bool, "mirror training images by chance, where the data set allows it", True)
+    test_curve: bool = _of(
+        bool, "score the test images after every epoch: what choosing the best one would gain", False
+    )
+    stream: bool = _of(bool, "read the images of a folder while training, not before: however many there are", False)
 
     def __init__(self, **values: Any):
         known = describe()
@@ -168,8 +179,14 @@ class Settings:
 
     @property
     def folder(self) -> str | None:
-        """The path of "folder:PATH"; None for other data."""
-        return self.data.removeprefix("folder:") if self.data.startswith("folder:") else None
+        """The path of "folder:PATH", "list:PATH" and the like; None for other data."""
+        return self.data.partition(":")[2] if self.kind else None
+
+    @property
+    def kind(self) -> str:
+        """What "folder:PATH" and the like begin with; "" for other data."""
+        kind, colon, _ = self.data.partition(":")
+        return kind if colon and kind in PLACES else ""
 
     @property
     def own_pictures(self) -> bool:
@@ -203,9 +220,9 @@ def run_id(settings: Settings) -> str:
     """The name of a run: what it is at a glance, and a hash of all settings but the threads.
 
     Values that are the default are left out of the hash, so that a setting added later renames no run. Of a folder
-    the last name and the images count, not the path; its imbalance is its own.
+    or list the last name and the images count, not the path; its imbalance is its own.
     """
-    name = settings.data if settings.folder is None else f"folder:{Path(settings.folder).name}"
+    name = settings.data if settings.folder is None else f"{settings.kind}:{Path(settings.folder).name}"
     settings = replace(settings, data=name)
     defaults, values = Settings().plain(), settings.plain()
     values = {name: v for name, v in values.items() if v != defaults.get(name) and name != "threads"}
@@ -228,6 +245,10 @@ def command_line(settings: Settings) -> str:
             words += ["--choosing"] if value == "choosing" else []
         elif name == "flip":
             words += [] if value else ["--no-flip"]
+        elif name == "test_curve":
+            words += ["--test-curve"] if value else []
+        elif name == "stream":
+            words += ["--stream"] if value and settings.kind == "folder" else []
         else:
             values = value if isinstance(value, list) else [value]
             words += [f"--{name.replace('_', '-')}", *map(_number, values)]

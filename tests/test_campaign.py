@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from filelock import FileLock
 
 from mbib_core import campaign as module
 from mbib_core.campaign import campaign, missing, read_wanted
+from mbib_core.cluster import Command, Jobs
 from mbib_core.results import read_record, write_record
 from mbib_core.settings import command_line
 
@@ -331,6 +333,174 @@ def test_a_dry_run_says_what_is_missing_and_makes_nothing(project: Project, caps
     assert project.log() == []
 
 
+def test_only_the_runs_with_such_names_are_made(project: Project, capsys: pytest.CaptureFixture) -> None:
+    assert campaign(project.list, only="-(ce|mbib)-.*s0") == 0
+    assert project.made() == [name for name in project.ids if "-bsce-" not in name]
+    assert "3 runs wanted, 0 have a record, 3 to make" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("only", "sentence"),
+    [
+        ("(", "'\\(' is no regular expression"),
+        ("cifar100", "no run has a name with 'cifar100' in it; one of them is gly"),
+    ],
+)
+@pytest.mark.fault("a campaign that asks for the names {only}")
+def test_a_part_of_a_name_that_picks_nothing_is_refused(project: Project, only: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        campaign(project.list, only=only)
+
+
+def test_a_list_may_lie_anywhere_and_records_too_and_what_has_one_beside_the_list_is_made(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HERE", project.folder / "mbib_core")
+    elsewhere, out = tmp_path / "elsewhere" / "wanted.toml", tmp_path / "out"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(WANTED)
+    record = project.record(0)
+    record.rename(elsewhere.parent / record.name)
+    assert campaign(elsewhere, out=out) == 0
+    assert project.logged("starts") == project.ids[1:]
+    assert sorted(file.stem for file in out.glob("*.json")) == sorted(project.ids[1:])
+    assert {Path(line[3]) for line in project.log()} == {cached("worktrees", project.head, "")}
+    assert campaign(elsewhere, out=out) == 0
+    assert len(project.logged("starts")) == 3, "nothing is left to make"
+
+
+def test_an_unpacked_archive_makes_runs_of_its_own_code_and_goes_on_with_them(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.rmtree(project.folder / ".git")
+    monkeypatch.setattr(module, "HERE", project.folder / "mbib_core")
+    monkeypatch.setenv("MBIB_COMMIT", "0123456789ab")
+    cached("checkpoints", project.ids[1], ".pt").write_text("half")
+    cached("checkpoints", project.ids[1], ".commit").write_text("an older one")
+    assert campaign(project.list) == 0
+    assert {Path(line[3]) for line in project.log()} == {project.folder}
+    assert project.logged("goes on") == [project.ids[1]], "with this code; the record names both commits"
+    assert project.made() == project.ids
+    assert f"started {project.ids[0]} at 0123456789ab" in capsys.readouterr().out
+
+
+def test_runs_are_told_the_device_and_a_gpu_that_is_not_there_is_told_before_any_starts(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert campaign(project.list, only="-ce-", device="cpu") == 0
+    words = project.log()[0][-1]
+    assert words[words.index("--device") + 1] == "cpu"
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="torch sees no GPU here"):
+        campaign(project.list, device="cuda")
+    assert len(project.logged("starts")) == 1
+
+
+@pytest.mark.fault("a campaign whose minutes are over")
+def test_after_its_minutes_a_campaign_saves_what_runs_and_the_next_one_goes_on(
+    project: Project,
+    capsys: pytest.CaptureFixture,
+    sentence: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in (1, 2):
+        project.tell("sleep", number, 60)
+    clock = time.monotonic
+    with monkeypatch.context() as patch:  # an hour passes when the third run has started
+        patch.setattr(module.time, "monotonic", lambda: clock() + 3600 * (len(project.logged("starts")) > 2))
+        assert campaign(project.list, processes=2, minutes=9) == 0
+    (words,) = (line[9:] for line in capsys.readouterr().out.splitlines() if "minutes" in line)
+    assert words == ("9 minutes are over: 2 runs are saved and go on with the next campaign, 1 are not begun, 0 failed")
+    sentence(words)
+    assert not any(alive(line[2]) for line in project.log())
+    assert project.made() == project.ids[:1]
+    for number in (1, 2):
+        (project.control / f"sleep-{project.ids[number]}").unlink()
+    assert campaign(project.list, minutes=10) == 0
+    assert project.logged("goes on") == project.ids[1:3]
+    assert project.made() == project.ids
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({"minutes": 0}, "minutes must be more than 0, not 0"),
+        ({"minutes": 9, "cluster": "slurm"}, "minutes are for runs on this machine: a cluster's jobs take --hours"),
+        ({"processes": 0}, "processes and threads must be 1 or more, not 0 and 1"),
+    ],
+)
+@pytest.mark.fault("a campaign with {more}")
+def test_a_campaign_that_could_make_nothing_is_refused(project: Project, more: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        campaign(project.list, **more)
+
+
+# On a cluster
+
+
+@pytest.mark.fault("a job that fails")
+def test_on_a_cluster_each_run_is_a_job_of_its_own(
+    project: Project, capsys: pytest.CaptureFixture, sentence: Callable[[str], None]
+) -> None:
+    pytest.importorskip("submitit")
+    project.tell("fail", 1)
+    with FileLock(cached("checkpoints", project.ids[0], ".lock")):  # another's: its job steps back
+        assert campaign(project.list, cluster="local", device="cpu") == 1
+    assert project.made() == project.ids[2:]
+    pids = {line[2] for line in project.log() if line[0] == "starts"}
+    assert len(pids) == 3
+    assert {Path(line[3]) for line in project.log()} == {cached("worktrees", project.head, "")}
+    said = capsys.readouterr().out
+    assert f"left to other processes: {project.ids[0]}" in said
+    assert "it went wrong" in cached("logs", project.ids[1], ".log").read_text()
+    sentence(next(line[9:] for line in said.splitlines() if "FAILED" in line))
+
+
+def test_jobs_are_asked_for_as_submitit_hands_them_to_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitit = pytest.importorskip("submitit")
+    monkeypatch.setattr(submitit.SlurmExecutor, "affinity", classmethod(lambda _executor: 1))
+    asked = Jobs("slurm", device=None, threads=3, hours=2.5, partition="gpu").executor._executor.parameters
+    wanted = {"time": 150, "cpus_per_task": 3, "gpus_per_node": 1, "partition": "gpu", "job_name": "mbib"}
+    assert {name: asked.get(name) for name in wanted} == wanted
+    without = Jobs("slurm", device="cpu", threads=1, hours=1, partition=None).executor._executor.parameters
+    assert without["gpus_per_node"] == 0
+    assert "partition" not in without
+
+
+@pytest.mark.fault("a cluster that is not there")
+def test_a_cluster_that_is_not_there_is_told_and_one_that_takes_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    submitit = pytest.importorskip("submitit")
+    with pytest.raises(ValueError, match=r"no cluster 'slurm' is to be found from here .*: start where sbatch is"):
+        Jobs("slurm", device=None, threads=1, hours=1, partition=None)
+    jobs = Jobs("local", device="cpu", threads=1, hours=1, partition=None)
+
+    def full(*_: Any) -> None:
+        raise submitit.core.utils.FailedJobError("sbatch: error: QOSMaxSubmitJobPerUserLimit")
+
+    monkeypatch.setattr(submitit.AutoExecutor, "submit", full)
+    with pytest.raises(OSError, match=r"the cluster took no job .*MaxSubmit.*: look at --partition, --hours and your"):
+        jobs([], Path(), Path())
+
+
+@pytest.mark.fault("a cluster without submitit")
+def test_without_submitit_a_cluster_is_refused_with_the_way_to_get_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(
+        ImportError, match=r'a campaign on a cluster needs submitit: pip install "mbib-core\[cluster\]"'
+    ):
+        campaign(project.list, cluster="slurm")
+
+
+def test_a_job_that_is_cut_is_queued_again_with_the_same_command(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    command = Command([sys.executable, "-c", "print('said'); raise SystemExit(3)"], tmp_path, tmp_path / "log")
+    assert command() == 3
+    assert command.checkpoint().function is command
+    assert (tmp_path / "log").read_text() == "said\n"
+
+
 # Resuming
 
 
@@ -444,20 +614,25 @@ def test_new_records_are_no_dirt(project: Project) -> None:
 
 
 @pytest.mark.fault("a campaign without git")
-def test_without_git_a_campaign_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_a_campaign_is_refused_unless_the_commit_is_said(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(ValueError, match="git is not installed: a campaign records the commit of every run"):
+    with pytest.raises(ValueError, match=r"\(git is not installed\): a record names the commit .* MBIB_COMMIT which"):
         campaign(project.list)
     assert project.log() == []
 
 
 @pytest.mark.parametrize("commands", [[], [["init", "-q"]]], ids=["no repository", "no commit"])
 @pytest.mark.fault("a campaign outside a checkout")
-def test_a_list_outside_a_checkout_with_a_commit_is_refused(tmp_path: Path, commands: list[list[str]]) -> None:
+def test_a_list_and_code_outside_a_checkout_with_a_commit_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: list[list[str]]
+) -> None:
     (tmp_path / "wanted.toml").write_text(WANTED)
+    monkeypatch.setattr(module, "HERE", tmp_path / "mbib_core")
     for words in commands:
         git(tmp_path, *words)
-    with pytest.raises(ValueError, match="is in no git checkout with a commit"):
+    with pytest.raises(ValueError, match=r"neither .* nor the code is in a git checkout with a commit of this project"):
         campaign(tmp_path / "wanted.toml")
 
 
@@ -601,9 +776,8 @@ def test_a_campaign_that_is_stopped_takes_its_runs_down_and_the_next_goes_on(
 # The real thing
 
 
-@pytest.mark.slow
-def test_a_real_campaign_makes_a_record_that_names_its_commit(tmp_path: Path) -> None:
-    folder = tmp_path / "clone"
+def copied(folder: Path) -> Path:
+    """The package as it is, and a list of one short run beside it."""
     files = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "mbib_core", "pyproject.toml", ".gitignore"],
         cwd=ROOT, check=True, capture_output=True, text=True,
@@ -614,12 +788,23 @@ def test_a_real_campaign_makes_a_record_that_names_its_commit(tmp_path: Path) ->
     wanted = folder / "runs" / "wanted.toml"
     wanted.parent.mkdir()
     wanted.write_text('[[run]]\nmethod = "ce"\nepochs = 1\npurpose = "choosing"\n')
+    return wanted
+
+
+def made_in(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "mbib_core.cli", "campaign", *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ""} | environment
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_a_real_campaign_makes_a_record_that_names_its_commit(tmp_path: Path) -> None:
+    folder = tmp_path / "clone"
+    wanted = copied(folder)
     git(folder, "init", "-q")
     git(folder, "add", "--force", ".")
     git(folder, "commit", "-qm", "clone")
-    environment = os.environ | {"MBIB_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "mbib_core.cli", "campaign", str(wanted)]
-    found = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    found = made_in(folder, str(wanted), MBIB_CACHE=str(tmp_path / "cache"))
     assert found.returncode == 0, found.stdout + found.stderr
     assert missing(read_wanted(wanted), wanted.parent) == []
     (record,) = (read_record(path) for path in wanted.parent.glob("*.json"))
@@ -627,5 +812,17 @@ def test_a_real_campaign_makes_a_record_that_names_its_commit(tmp_path: Path) ->
     assert record["commits"] == [git(folder, "rev-parse", "--short=12", "HEAD")]
     assert "test" not in record
     assert record["machine"]["threads"] == 1
+    assert record["machine"]["checkout"] is True
     assert list(wanted.parent.glob("*.safetensors")) == []
     assert not list((tmp_path / "cache" / "checkpoints").glob("*.pt"))
+
+
+@pytest.mark.slow
+def test_a_real_campaign_in_an_archive_makes_a_record_with_the_commit_that_was_said(tmp_path: Path) -> None:
+    folder, out = tmp_path / "archive", tmp_path / "out"
+    more = {"MBIB_CACHE": str(tmp_path / "cache"), "MBIB_COMMIT": "0123456789ab"}
+    found = made_in(folder, str(copied(folder)), "--out", str(out), "--minutes", "9", "--device", "cpu", **more)
+    assert found.returncode == 0, found.stdout + found.stderr
+    (record,) = (read_record(path) for path in out.glob("*.json"))
+    assert record["commits"] == ["0123456789ab"]
+    assert record["machine"]["checkout"] is False

@@ -35,7 +35,8 @@ from torchvision import transforms
 
 from mbib_core import cli, metrics, report, serving, trainer
 from mbib_core.data import LongTailed, describe, from_arrays, load
-from mbib_core.data.folders import Refused, held_out, load_folder, read_picture
+from mbib_core.data.folders import held_out, load_folder
+from mbib_core.data.pictures import Refused, read_picture
 from mbib_core.evaluation import features_of
 from mbib_core.methods import settle
 from mbib_core.results import read_record, show_table, table

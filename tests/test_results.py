@@ -51,7 +51,7 @@ OTHER: dict[str, Any] = {
     "alphas": (0.1, 0.4), "beta": 1.5, "k": 0.1, "gamma": 0.1, "taps": 2, "precision": "float32", "purpose": "choosing",
     "pictures": "0123", "flip": False, "batch": 64, "rate": 0.2, "weight_decay": 1e-3, "depth": 20, "size": 64,
     "augmentation": "none", "average": "ema", "backbone": "resnet10", "pretrained": "sha256:0", "trunk_rate": 0.5,
-    "frozen": 0.5,
+    "frozen": 0.5, "test_curve": True,
 }  # fmt: skip
 OTHER |= {name: setting.kind(1) for name, setting in SETTINGS.items() if name not in OTHER}
 
@@ -87,7 +87,7 @@ def test_a_name_is_a_plain_file_name() -> None:
 @pytest.mark.parametrize(
     ("given_", "sentence"),
     [
-        ({"betta": 1}, "betta: no such setting; there are alphas, augmentation, average, batch, beta, class_noise"),
+        ({"betta": 1}, "betta: no such setting; there are alphas, augmentation, average, backbone, batch, beta"),
         ({"beta": "1"}, "beta is '1': it must be a number"),
         ({"k": True}, "k is True: it must be a number"),
         ({"imbalance": [100]}, r"imbalance is \[100\]: it must be a number"),
@@ -335,7 +335,7 @@ def test_a_condition_on_records_needs_a_name_and_a_value_and_a_setting_that_ther
         with pytest.raises(ValueError, match=r"is no condition: write NAME=VALUE, such as method=mbib"):
             conditions([word])
     with pytest.raises(
-        ValueError, match="betta: no such setting; there are alphas, augmentation, average, batch, beta, class_noise"
+        ValueError, match="betta: no such setting; there are alphas, augmentation, average, backbone, batch, beta"
     ):
         find([made()], betta=1)
 
@@ -408,8 +408,9 @@ def test_the_table_has_mean_and_deviation_over_seeds() -> None:
 
 def test_runs_that_differ_in_more_than_the_seed_have_rows_of_their_own() -> None:
     base = made(method="mbib")
+    trunk = {"schedule": "glyphs", "backbone": "resnet10", "pretrained": "sha256:0"}  # without which none is frozen
     others = [
-        made(method="mbib", **{name: value})
+        made(method="mbib", **{**(trunk if name in ("pretrained", "frozen") else {}), name: value})
         for name, value in OTHER.items()
         if name not in ("seed", "method", "taps", "pictures", "data", "size")
         and (name in METHODS["mbib"].own or name not in SETTINGS)

@@ -605,6 +605,7 @@ def test_no_step_waits_for_the_gpu(compiled: bool, tiny_schedule: Schedule, monk
         device="cuda",
         progress=False,
         compiled=compiled,
+        captured=False,
     )
     assert run.compiled == compiled
 
@@ -845,6 +846,29 @@ def test_no_convolution_is_rounded_to_tf32_in_training_or_evaluation(
     evaluate(quietly(TINY, tiny_data).network, tiny_data.test, tiny_data)
     assert seen == {(True, True, False), (False, True, False)}
     assert torch.backends.cudnn.allow_tf32 == before, "the process's own setting is given back"
+
+
+def test_a_curve_on_test_images_has_every_epoch_is_in_the_name_and_leaves_the_run_as_it_is(
+    whole: Trained, tiny_data: LongTailed, tmp_path: Path
+) -> None:
+    settings, checkpoint = replace(TINY, test_curve=True), tmp_path / "run.pt"
+    cut_short(2, settings, tiny_data, checkpoint=checkpoint)
+    found = quietly(settings, tiny_data, checkpoint=checkpoint)
+    curve = found.history.pop("test_curve")
+    assert same_bits(found, whole), "nothing is chosen by it"
+    assert len(curve) == 3
+    last = evaluate(found.network, tiny_data.test, tiny_data)["accuracy"]["mean"]
+    assert curve[-1] == pytest.approx(last, rel=1e-5)
+    assert run_id(found.settings) != run_id(whole.settings)
+    assert "--test-curve" in command_line(found.settings).split()
+    assert "test_curve" not in whole.history
+    assert "--test-curve" not in command_line(whole.settings)
+
+
+@pytest.mark.fault("a curve on test images in a run for choosing")
+def test_a_run_for_choosing_has_no_curve_on_test_images() -> None:
+    with pytest.raises(ValueError, match="a run for choosing never sees the test set: leave test_curve out"):
+        settle(Settings(purpose="choosing", test_curve=True))
 
 
 def test_evaluation_agrees_with_predictions_counted_by_hand(whole: Trained, tiny_data: LongTailed) -> None:

@@ -1,11 +1,13 @@
-"""Long-tailed data sets by name: `load("glyphs-lt")`, `load("cifar100-lt")`, `load("folder:PATH")`."""
+"""Long-tailed data sets by name: `load("glyphs-lt")`, `load("folder:PATH")`, `load("list:PATH")` ..."""
 
 import os
 from pathlib import Path
 
 from mbib_core.data.cifar import cifar100_lt
-from mbib_core.data.folders import SIDE, checked_size, load_folder
+from mbib_core.data.folders import load_folder
+from mbib_core.data.foreign import from_dataset
 from mbib_core.data.glyphs import glyphs_lt
+from mbib_core.data.lists import PUBLISHED, load_lists, load_table
 from mbib_core.data.longtailed import (
     Images,
     LongTailed,
@@ -18,7 +20,9 @@ from mbib_core.data.longtailed import (
     long_tailed_indices,
     shots,
 )
+from mbib_core.data.pictures import SIDE, checked_size
 from mbib_core.files import cache_folder, expand
+from mbib_core.settings import PLACES
 
 __all__ = [
     "Images",
@@ -28,6 +32,7 @@ __all__ = [
     "describe",
     "first_of_each_class",
     "from_arrays",
+    "from_dataset",
     "load",
     "long_tailed_counts",
     "long_tailed_indices",
@@ -35,16 +40,25 @@ __all__ = [
 ]
 
 
-NAMES = ("glyphs-lt", "cifar100-lt", "folder:PATH")
+NAMES = ("glyphs-lt", "cifar100-lt", "folder:PATH", "csv:FILE", *(f"{kind}:PATH" for kind in ("list", *PUBLISHED)))
 
 
 def load(
-    name: str, *, imbalance: float = 100, root: str | Path | None = None, size: int = SIDE, skip_broken: bool = False
+    name: str,
+    *,
+    imbalance: float = 100,
+    root: str | Path | None = None,
+    size: int = SIDE,
+    skip_broken: bool = False,
+    stream: bool = False,
 ) -> LongTailed:
-    """The long-tailed data set `name`: "glyphs-lt" (embedded), "cifar100-lt", or "folder:PATH".
+    """The long-tailed data set `name`: "glyphs-lt" (embedded), "cifar100-lt", "folder:PATH", or one that is listed.
 
     A folder is read by `folders.load_folder` at `size` pixels a side, without its broken files if `skip_broken`; a
     relative PATH starts from `root`, if given. `imbalance` does not apply: the folder's own counts are the long tail.
+    With `stream` its pictures are read when they are needed. Those of "list:FOLDER", "imagenet-lt:FOLDER",
+    "inaturalist18:FOLDER" and "places-lt:FOLDER" (see `lists.load_lists`) and of "csv:FILE" (`lists.load_table`) always
+    are; their paths start from `root`, if given, else from where the list lies.
 
     For CIFAR-100-LT `root` is the folder that holds (or gets) `cifar-100-python`, torchvision's layout; without it
     $MBIB_DATA or the user's cache folder. Its validation pictures are all training pictures of CIFAR-100 that the
@@ -59,12 +73,20 @@ def load(
         if name == "folder:":
             raise ValueError("folder: names no folder: write folder:PATH")
         path = expand(root or "") / expand(name.removeprefix("folder:"))
-        return load_folder(path, size=size, skip_broken=skip_broken)
+        return load_folder(path, size=size, skip_broken=skip_broken, stream=stream)
+    kind, colon, path_of = name.partition(":")
+    if colon and kind in PLACES:
+        if not path_of:
+            raise ValueError(f"{kind}: names no path: write {kind}:PATH")
+        given = {"root": root, "size": size, "skip_broken": skip_broken}
+        return load_table(path_of, **given) if kind == "csv" else load_lists(path_of, kind=kind, **given)  # type: ignore
     if name not in NAMES:
         hint = f"; for the folder of that name write folder:{name}" if Path(name).is_dir() else ""
         raise ValueError(f"no data set is called {name!r}: there are {', '.join(NAMES)}{hint}")
     if size != SIDE:
-        raise ValueError(f"{name} has pictures of {SIDE} x {SIDE} pixels: a size of {size} is for folder:PATH alone")
+        raise ValueError(
+            f"{name} has pictures of {SIDE} x {SIDE} pixels: a size of {size} is for folder:PATH and lists"
+        )
     try:
         imbalance = float(imbalance)
     except (TypeError, ValueError):

@@ -1,7 +1,6 @@
-"""A long-tailed data set from a folder of pictures: which file is in which part, and how a file becomes a picture."""
+"""A long-tailed data set from a folder of pictures: which file is in which part."""
 
 import hashlib
-import operator
 import os
 import re
 import sys
@@ -10,22 +9,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from tqdm.auto import tqdm
 
 from mbib_core.data.longtailed import Images, LongTailed, check_names, counted, listed
+from mbib_core.data.pictures import SIDE, checked_size, read_file
+from mbib_core.data.streamed import Paths, Streamed, leave_out_missing, streamed
 from mbib_core.files import expand
 
-SIDE = 32  # pixels a side that the CIFAR ResNets take
-LARGEST_SIDE = 1024
-LARGEST_PICTURE = 50_000_000  # pixels that are decoded: 0.4 GB at most, for each of the workers
 WORKERS = min(4, os.cpu_count() or 1)
 PARTS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -40,11 +37,6 @@ NO_PICTURES = re.compile(  # suffixes
     re.IGNORECASE,
 )
 TABLES = (".csv", ".tsv", ".parquet", ".xls", ".xlsx")
-HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
-
-
-class Refused(ValueError):
-    """Why a file is not taken for a picture, as the end of a sentence that starts with its name."""
 
 
 class File(NamedTuple):
@@ -66,7 +58,7 @@ class Folder(NamedTuple):
     others: list[Path]
 
 
-def load_folder(path: str | Path, *, size: int = SIDE, skip_broken: bool = False) -> LongTailed:
+def load_folder(path: str | Path, *, size: int = SIDE, skip_broken: bool = False, stream: bool = False) -> LongTailed:
     """The pictures in the folder `path`, one sub-folder a class; the folder's own counts are the long tail.
 
     Class names are the sub-folders' names, sorted. If the pictures lie deeper, all at one depth and in folders of
@@ -79,6 +71,10 @@ def load_folder(path: str | Path, *, size: int = SIDE, skip_broken: bool = False
 
     The pictures are `size` pixels a side. The networks are made for 32; they take others, at 224 for 49 times the
     multiply-adds and the memory. With `skip_broken` broken pictures are left out and named.
+
+    With `stream`, or if all pixels would take more than a quarter of the machine's memory (which is said), pictures are
+    read when they are needed, as `streamed.Streamed`: then the split goes by a hash of a file's name, copies are not
+    looked for, and the fingerprint is that of names and sizes.
 
     The data set's `fingerprint` changes when a picture, a class or a part changes. Lines on stderr say what was left
     out, and which file lies in two parts or under two class names.
@@ -93,6 +89,8 @@ def load_folder(path: str | Path, *, size: int = SIDE, skip_broken: bool = False
     check_names("the folder's own name", [name])
     files, notes = _files(root)
     check_names(str(root), sorted({file.label for file in files}))
+    if stream or _too_large(root, len(files), size):
+        return _streamed(name, root, files, notes, size, skip_broken)
     files, broken = _read(root, files, size, skip_broken)
     if broken:
         notes += [f"Left out as broken: {counted(broken, 'file')}."]
@@ -121,58 +119,6 @@ def held_out(n: int, missing: Iterable[str] = ("test", "validation")) -> dict[st
     for part in missing:
         taken[part] = min(max(1, (15 * n + 50) // 100), n - 1 - sum(taken.values()))
     return taken
-
-
-def read_picture(content: bytes, size: tuple[int, int] = (SIDE, SIDE)) -> UInt8[np.ndarray, "3 h w"]:
-    """The picture in the bytes of a file of any format that Pillow knows, as `size` (height, width).
-
-    Turned as its EXIF tag says, cut to its largest centred piece of the right shape, resized with antialiasing.
-    Grey becomes RGB, 12- and 16-bit grey is scaled by its full range, what is transparent is laid on white, of an
-    animation the first frame is taken. HEIC needs pillow-heif. Raises Refused if there is no such picture.
-    """
-    height, width = (checked_size(side) for side in size)
-    try:
-        file = _opened(content)
-        if file.format == "EPS":
-            raise Refused("is a program that draws a picture (EPS): save it as PNG or JPEG")
-        file.draft("RGB", (4 * width, 4 * height))  # a large JPEG is decoded at a fraction of its size
-        if file.width * file.height > LARGEST_PICTURE:
-            raise Image.DecompressionBombError
-        bits = _bits(file)
-        ImageOps.exif_transpose(file, in_place=True)
-        picture = ImageOps.fit(_rgb(file, bits), (width, height), Image.Resampling.BICUBIC)
-    except (Refused, MemoryError):
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        limit = f"more than {LARGEST_PICTURE // 10**6} million"
-        raise Refused(f"has too many pixels to be opened safely ({limit}): make it smaller") from None
-    except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error, IndexError ...
-        raise Refused(f"is a broken picture ({error})") from None
-    return np.asarray(picture).transpose(2, 0, 1).copy()
-
-
-def read_file(path: Path, size: tuple[int, int] = (SIDE, SIDE)) -> tuple[UInt8[np.ndarray, "3 h w"], str]:
-    """The picture in the file `path`, and the SHA-256 of its bytes. Raises ValueError with a sentence that names it."""
-    if not path.is_file():
-        raise ValueError(f"{path} {'is no file' if path.exists() else 'is not there'}")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror})") from None
-    if not content:
-        raise ValueError(f"{path} is empty")
-    try:
-        return read_picture(content, size), hashlib.sha256(content).hexdigest()
-    except Refused as reason:
-        raise ValueError(f"{path} {reason}") from None
-
-
-def checked_size(size: Any) -> int:
-    """`size` as a whole number of pixels a side. Raises ValueError if it is none, or out of a network's range."""
-    with suppress(TypeError):
-        if not isinstance(size, bool) and 1 <= operator.index(size) <= LARGEST_SIDE:
-            return operator.index(size)
-    raise ValueError(f"a picture's size is {size!r}: it must be a whole number of pixels, from 1 to {LARGEST_SIDE}")
 
 
 def visible(folder: Path) -> list[Path]:
@@ -364,6 +310,59 @@ def _split(files: list[File], missing: list[str]) -> Iterator[File]:
         yield file if file.part else file._replace(part=parts[file.label, file.digest])
 
 
+def split_off(images: Streamed, missing: list[str]) -> dict[str, Streamed]:
+    """The parts of `missing` and the rest, "train": `held_out` of each class, by a hash of the files' names."""
+    assert isinstance(images.source, Paths)
+    names = map(images.source.name, images.rows.tolist())
+    keys = [hashlib.sha256(os.fsencode(name)).digest()[:8] for name in names]
+    order = torch.from_numpy(np.lexsort((np.frombuffer(b"".join(keys), ">u8"), images.y.numpy())))
+    rows: dict[str, list[torch.Tensor]] = {"test": [], "train": [], "validation": []}
+    for own in order.split(images.y.bincount().tolist()):
+        held = held_out(len(own), missing) if len(own) else {}
+        test, validation = held.get("test", 0), held.get("validation", 0)
+        for part, some in zip(rows, own.split([test, len(own) - test - validation, validation]), strict=True):
+            rows[part].append(some)
+    wanted = ("train", *missing)
+    return {part: images.subset(torch.cat(some).sort().values) for part, some in rows.items() if part in wanted}
+
+
+def _too_large(root: Path, n: int, size: int) -> bool:
+    """Whether the pixels would fill more than a quarter of the memory, of which reading takes twice as much. It is that
+    of the machine, not what is free at present: a run that is resumed must read as it began."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**34
+    if large := 4 * n * 3 * size**2 > memory:
+        print(
+            f"mbib: the {n} pictures of {root} would take {n * 3 * size**2 / 2**30:.1f} GiB at {size} x {size} pixels, "
+            f"more than a quarter of the memory: they are read while training, as with --stream",
+            file=sys.stderr,
+        )
+    return large
+
+
+def _streamed(name: str, root: Path, files: list[File], notes: list[str], size: int, skip_broken: bool) -> LongTailed:
+    """The files as pictures that are read when they are needed."""
+    classes = sorted({file.label for file in files})
+    number = {label: i for i, label in enumerate(classes)}
+    paths = Paths((str(file.path.relative_to(root)) for file in files), root)
+    whole = streamed(paths, [number[file.label] for file in files], size, skip_broken=skip_broken)
+    whole = leave_out_missing(whole, str(root))
+    files = [files[row] for row in whole.rows.tolist()]
+    found: dict[str, Any] = {
+        part: whole.subset(torch.tensor([(file.part or "train") == part for file in files]))
+        for part in ("train", "validation", "test")
+    }
+    missing = [part for part in ("test", "validation") if all(file.part != part for file in files)]
+    if missing:
+        notes = [*notes, f"Split off the training pictures, 15 % of each class: {' and '.join(missing)}."]
+        found |= split_off(found["train"], missing)
+    for part in ("validation", "test"):
+        if not len(found[part].y):
+            raise ValueError(f"{root} leaves no picture for {part}: a class of three has one for each part")
+    content = sorted((str(file.part), str(file.path.relative_to(root)), file.path.stat().st_size) for file in files)
+    fingerprint = hashlib.sha256(repr(("streamed", size, content)).encode()).hexdigest()[:8]
+    return LongTailed(name, **found, classes=classes, fingerprint=fingerprint, notes=tuple(notes))
+
+
 def _images(files: list[File], part: str, classes: list[str], size: int) -> Images:
     own = [file for file in files if file.part == part]
     x = np.stack([file.pixels for file in own]) if own else np.zeros((0, 3, size, size), np.uint8)
@@ -411,44 +410,3 @@ def _say_hidden(folder: Path) -> None:
 
 def _warn(words: str) -> None:
     print(f"mbib: warning: {words}", file=sys.stderr)
-
-
-def _opened(content: bytes) -> Image.Image:
-    heic = content[4:12] in HEIC
-    if heic:
-        with suppress(ImportError):
-            import pillow_heif
-
-            pillow_heif.register_heif_opener()
-    try:
-        return Image.open(BytesIO(content))
-    except UnidentifiedImageError:
-        if heic:
-            raise Refused("is HEIC, which needs pillow-heif: pip install pillow-heif") from None
-        raise Refused("is no picture, or of a format that Pillow cannot read") from None
-
-
-def _bits(file: Image.Image) -> int:
-    """The bits of a grey pixel of more than eight. Raises Refused if its range is not known."""
-    depth, signed = 16, False
-    if file.format == "TIFF":
-        depth, signed = file.tag_v2.get(258, (1,))[0], file.tag_v2.get(339, (1,))[0] == 2  # type: ignore[attr-defined]
-    elif file.mode == "I" and file.format not in ("PNG", "PPM"):  # these keep 16 bits in 32
-        depth = 32
-    if file.mode == "F" or (file.mode.startswith("I") and (depth > 16 or signed)):
-        raise Refused("has pixels of no known range (32 bits, or signed): save it with 8 or 16 bits")
-    return depth
-
-
-def _rgb(picture: Image.Image, bits: int) -> Image.Image:
-    """Any of Pillow's modes as RGB."""
-    if picture.mode.startswith("I"):
-        picture = Image.fromarray((np.asarray(picture) >> (bits - 8)).astype(np.uint8))
-    if picture.mode not in ("RGBA", "LA", "PA", "La", "RGBa") and "transparency" not in picture.info:
-        return picture.convert("RGB")
-    whole = Image.new("RGB", picture.size)
-    for top in range(0, picture.height, 256):  # in bands: four copies of a large picture would fill the memory
-        band = picture.crop((0, top, picture.width, min(top + 256, picture.height))).convert("RGBA")
-        white = Image.new("RGBA", band.size, "white")
-        whole.paste(Image.alpha_composite(white, band).convert("RGB"), (0, top))
-    return whole

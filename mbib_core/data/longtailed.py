@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral, Number
@@ -20,11 +20,43 @@ class Images(NamedTuple):
     x: UInt8[Tensor, "n 3 h w"]
     y: Int[Tensor, " n"]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a picture."""
+        return self.x.shape[2], self.x.shape[3]
+
+    def subset(self, rows: Tensor) -> "Images":
+        """The pictures at these positions, or where a mask is true."""
+        return Images(self.x[rows], self.y[rows])
+
+    def take(self, rows: Tensor) -> "Images":
+        """As `subset`, which of streamed pictures reads none, while this does."""
+        return self.subset(rows)
+
+    def chunks(self, batch: int, *, even: bool = False) -> Iterator["Images"]:
+        """The pictures in order, as `spans` cuts them."""
+        for span in spans(len(self.y), batch, even=even):
+            yield Images(self.x[span], self.y[span])
+
+    def statistics(self) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
+        """What the network normalises by: see `channel_statistics`."""
+        return channel_statistics(self.x)
+
+
+def spans(n: int, batch: int, *, even: bool = False) -> list[slice]:
+    """Slices of 0 .. n-1 with `batch` positions each, the last one with fewer; or, if `even`, with at most `batch`, as
+    many in each as in the others but for one. Of nothing one empty slice."""
+    k = max(1, -(-n // batch))
+    sizes = [n // k + (i < n % k) for i in range(k)] if even else [batch] * k
+    ends = [min(n, end) for end in np.cumsum(sizes).tolist()]
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
 
 @dataclass(frozen=True)
 class LongTailed:
     """A long-tailed training set with validation and test pictures of the same classes.
 
+    A part is `Images`, or `streamed.Streamed` pictures, which are read when they are needed: all three alike.
     `flip` says whether a mirrored picture still shows its class: true of animals, not of letters. `fingerprint`
     tells your own pictures apart from others of the same name; None for a published data set. `notes` are sentences
     about how the set was made, which `describe` repeats.
@@ -43,6 +75,9 @@ class LongTailed:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        parts = (self.train, self.validation, self.test)
+        if len({isinstance(part, Images) for part in parts}) > 1:
+            raise TypeError(f"{self.name}: either all three parts are in memory, or all are read when they are needed")
         if len(self.classes) < 2:
             raise ValueError(f"{self.name} has {counted(len(self.classes), 'class')}: recognition needs two or more")
         check_names(self.name, self.classes)
@@ -54,6 +89,11 @@ class LongTailed:
                 f"{self.name}: no training picture of {listed(empty)}; add some, or drop the class and number the "
                 f"others anew, from 0"
             )
+
+    @property
+    def streamed(self) -> bool:
+        """Whether pictures are read when they are needed."""
+        return not isinstance(self.train, Images)
 
     @cached_property
     def counts(self) -> Int[Tensor, " c"]:
@@ -68,10 +108,9 @@ class LongTailed:
 
 def describe(data: LongTailed) -> str:
     """What is in a data set, as one paragraph: classes, counts and parts, and the pictures (the same if all their
-    pixels are) that occur twice, stand under two class names, or are in the training set and another part."""
+    pixels are) that occur twice, stand under two class names, or are in the training set and another part. Of streamed
+    pictures no pixels are looked at: `mbib check` reads them all."""
     counts, classes = data.counts.tolist(), data.classes
-    parts = {"training": data.train, "validation": data.validation, "test": data.test}
-    digests = {part: _digests(images.x) for part, images in parts.items()}
     most, least = max(counts), min(counts)
     span = f"{most} ({classes[counts.index(most)]}) to {least} ({classes[counts.index(least)]}) training pictures"
     each = span if most > least else f"{counted(most, 'training picture')} each"
@@ -83,6 +122,11 @@ def describe(data: LongTailed) -> str:
     untested = [name for name, n in zip(classes, data.test.y.bincount(minlength=len(classes)), strict=True) if not n]
     if untested:
         said += [f"Without a test picture: {counted(len(untested), 'class')} ({listed(untested)})."]
+    if data.streamed:
+        side = data.train.size[0]
+        return " ".join([*said, f"Read while training, as {side} x {side} pixels; none was opened yet."])
+    parts = {"training": data.train, "validation": data.validation, "test": data.test}
+    digests = {part: _digests(images.x) for part, images in parts.items()}
     labels: dict[bytes, set[int]] = {}
     for part, images in parts.items():
         for digest, label in zip(digests[part], images.y.tolist(), strict=True):
@@ -210,12 +254,11 @@ def channel_statistics(x: UInt8[Tensor, "n 3 h w"]) -> tuple[Float[Tensor, "3"],
 
 
 def first_of_each_class(images: Images, n: int) -> Images:
-    """The first `n` pictures of each class, in the order they stand."""
-    rank = torch.zeros_like(images.y)
-    for label in images.y.unique():
-        own = images.y == label
-        rank[own] = torch.arange(int(own.sum()))
-    return Images(images.x[rank < n], images.y[rank < n])
+    """The first `n` pictures of each class, in the order they stand; streamed ones are not read."""
+    order, counts = images.y.argsort(stable=True), images.y.bincount()
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order)) - (counts.cumsum(0) - counts)[images.y[order]]
+    return images.subset(rank < n)
 
 
 def counted(n: int, noun: str) -> str:
@@ -292,10 +335,12 @@ def _array(what: str, values: Any, kind: str) -> np.ndarray:
 
 
 def _check_images(what: str, images: Images, classes: int) -> None:
-    x, y = images
-    if x.dtype != torch.uint8 or x.dim() != 4 or x.shape[1] != 3:
-        raise TypeError(f"{what}: pictures must be uint8 [N, 3, H, W], these are {x.dtype} {list(x.shape)}")
-    if y.dtype != torch.int64 or y.shape != x.shape[:1]:
-        raise TypeError(f"{what}: labels must be int64 [{len(x)}], these are {y.dtype} {list(y.shape)}")
+    y, n = images.y, len(images.y)
+    if isinstance(images, Images):
+        x, n = images.x, len(images.x)
+        if x.dtype != torch.uint8 or x.dim() != 4 or x.shape[1] != 3:
+            raise TypeError(f"{what}: pictures must be uint8 [N, 3, H, W], these are {x.dtype} {list(x.shape)}")
+    if y.dtype != torch.int64 or y.shape != (n,):
+        raise TypeError(f"{what}: labels must be int64 [{n}], these are {y.dtype} {list(y.shape)}")
     if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
         raise ValueError(f"{what}: labels run from {int(y.min())} to {int(y.max())}, outside 0 to {classes - 1}")

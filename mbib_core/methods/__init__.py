@@ -35,6 +35,9 @@ METHODS: dict[str, Method] = {name: row for rows in FAMILIES.values() for name, 
 # CIFAR-100-LT, factor 100, in book/results. All other data keep the starting points.
 CHOSEN: dict[str, dict[str, Value]] = {"cifar100-lt": {"k": 0.1}}
 
+# Schedules of data that have one of their own; on Places-LT published networks start from pretrained weights.
+USUAL = {"imagenet-lt": "imagenet-lt", "inaturalist18": "inaturalist", "places-lt": "finetune"}
+
 
 def methods_on(data: str) -> dict[str, Method]:
     """`METHODS` with the settings that were chosen on the data set `data`, in the rows that share them with MBIB."""
@@ -56,7 +59,7 @@ def settle(settings: Settings) -> Settings:
     if strange := [name for name in settings.own if name not in method.own]:
         raise ValueError(f"{settings.method} has no {strange[0]}: leave it out")
     usual = "folder" if settings.own_pictures else {"glyphs-lt": "glyphs"}.get(settings.data, "paper")
-    usual = "finetune" if settings.pretrained else usual
+    usual = "finetune" if settings.pretrained else USUAL.get(settings.kind, usual)
     schedule = usual_schedule(settings.schedule or usual, settings.backbone)
     taps = settings.taps if settings.taps is not None else method.parts.taps
     own: dict[str, Any] = {**method.own, **settings.own}
@@ -68,6 +71,9 @@ def settle(settings: Settings) -> Settings:
     filled: dict[str, Any] = {"schedule": settings.schedule or usual, "taps": taps, "own": own}
     filled["epochs"] = settings.epochs if settings.epochs is not None else schedule.epochs
     filled |= {name: None for name in (*OVERRIDES, "size") if getattr(settings, name) == getattr(schedule, name)}
+    filled["stream"] = stream = settings.stream or settings.kind not in ("", "folder")
+    if stream and settings.augmentation is None and not AUGMENTATIONS[schedule.augmentation].streams:
+        filled["augmentation"] = "resized-crop"
     settled = replace(settings, **filled)
     if settings.pretrained:
         if not (backbone := schedule_of(settled).backbone):
@@ -108,13 +114,37 @@ def _check(s: Settings, method: Method) -> None:
             f"{schedule.augmentation} gives every image two labels, which {s.method} cannot take, as it compares "
             f"images or has two batches: ask for another augmentation, such as cutout"
         )
+    _check_stream(s, method)
     if "alphas" in s.own and len(s.alphas) != observations - 1:
         raise ValueError(f"{s.taps} observations need {observations - 1} alphas, not {len(s.alphas)}: {s.alphas}")
     if s.own_pictures and s.imbalance != Settings().imbalance:
-        kind = "arrays" if s.folder is None else "a folder"
+        kind = "arrays" if s.folder is None else "a folder" if s.kind == "folder" else "a list"
         raise ValueError(f"imbalance does not apply to {kind}, whose own counts are the long tail: leave it out")
+    if s.test_curve and s.purpose == "choosing":
+        raise ValueError("a run for choosing never sees the test set: leave test_curve out")
     if s.size is not None and s.folder is None:
         raise ValueError(f"size is that of a folder's images: leave it out for {s.data}")
+
+
+def _check_stream(s: Settings, method: Method) -> None:
+    """Images that are read while training are cropped where they are read, others in memory."""
+    can = [name for name, augmentation in AUGMENTATIONS.items() if augmentation.streams]
+    if s.stream and s.folder is None and s.pictures is None:
+        raise ValueError(f"stream is for images of your own: leave it out for {s.data}")
+    own = [str(stage.recipe.get("augmentation", "none")) for stage in method.stages]
+    if s.stream and (strange := [name for name in own if name not in can]):
+        raise ValueError(
+            f"{s.method} trains with {strange[0]}, which images that are read while training cannot have: take another "
+            f"method, or a folder without --stream"
+        )
+    if s.stream and s.augmentation is not None and s.augmentation not in can:
+        raise ValueError(
+            f"{s.augmentation} is for images in memory; those that are read while training can have {', '.join(can)}"
+        )
+    if not s.stream and s.augmentation is not None and AUGMENTATIONS[s.augmentation].resized:
+        raise ValueError(
+            f"{s.augmentation} is for images that are read while training: say --stream with a folder, or leave it out"
+        )
 
 
 def _check_trunk(s: Settings, method: Method, observations: int) -> None:

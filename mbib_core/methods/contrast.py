@@ -118,7 +118,7 @@ def width_of(learner: Learner) -> int:
 
 def start_turning(learner: Learner, *, images: Images, **_own: Any) -> None:
     """Adds the classifier of quarters. Raises ValueError unless the images are square."""
-    height, width = images.x.shape[2:]
+    height, width = images.size
     if height != width:
         raise ValueError(f"images are turned by quarters, and these are {height} x {width}: give square ones")
     learner.turns = nn.Linear(width_of(learner), 4).to(learner.counts.device)

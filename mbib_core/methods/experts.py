@@ -59,8 +59,8 @@ class Bilateral(Learner):
     f_1 and y are of the batch and of the first branch, f_2 and y' of the second batch and branch.
     """
 
-    def compile_for(self, x: Tensor, scales: Iterable[float]) -> str:
-        return super().compile_for(torch.cat([x, x]), scales)
+    def compile_for(self, x: Tensor, scales: Iterable[float], *, graphs: bool = True) -> str:
+        return super().compile_for(torch.cat([x, x]), scales, graphs=graphs)
 
     def forward(self, batch: Batch, loss: Loss, progress: float) -> Tensor:
         if batch.second is None:

@@ -134,6 +134,13 @@ def taken(function: Callable, **given: Any) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in names or (every and name != "progress")}
 
 
+def paced(loss: Loss) -> bool:
+    """Whether a stage's loss may change with `progress`: certainly not if `on_v` or its kin made it of a function that
+    does not name it."""
+    made = isinstance(loss, partial) and loss.func is _of_outputs
+    return not made or "progress" in _names(loss.args[0])[0]  # type: ignore[attr-defined]
+
+
 @cache
 def _names(function: Callable) -> tuple[frozenset[str], bool]:
     parameters = signature(function).parameters

@@ -15,7 +15,7 @@ from mbib_core.averages import LATE, renew_batch_norm
 from mbib_core.batches import Batch
 from mbib_core.data.longtailed import Images
 from mbib_core.devices import autocast
-from mbib_core.evaluation import features_of
+from mbib_core.evaluation import answers
 from mbib_core.learners import Learner, Loss
 from mbib_core.methods.method import Method, Stage, on_experts, on_v, redraw
 from mbib_core.methods.paper import CE, V_ALONE
@@ -38,8 +38,8 @@ def normalise(learner: Learner, *, norm_power: float, **_own: Any) -> None:
 def class_means(learner: Learner, *, images: Images, **_own: Any) -> None:
     """Fits `heads.Nearest` to the features of all training images, as they are."""
     network: Any = learner.network
-    features = features_of(network, images.x)["features/v"]
-    network.v_classifiers[-1].fit(features, images.y.to(features.device))
+    found, y = answers(network, images)
+    network.v_classifiers[-1].fit(found["features/v"], y)
 
 
 def fix_radius(learner: Learner, *, radius: float, **_own: Any) -> None:
@@ -122,7 +122,7 @@ def _write(network: nn.Module, weights: Tensor, images: Images) -> None:
     parameters = list(network.parameters())
     for parameter, part in zip(parameters, weights.split([p.numel() for p in parameters]), strict=True):
         parameter.copy_(part.view(parameter.shape))
-    renew_batch_norm(network, images.x)
+    renew_batch_norm(network, images)
 
 
 STEPS = {"decay": 0.1, "drops": (1 / 3, 2 / 3), "warm_up": 6.0}
