@@ -34,12 +34,13 @@ class Mixed(NamedTuple):
 
 class Batch(NamedTuple):
     """What a step is made from: B images and their labels, on the device; another batch where a stage wants two; and
-    what the images were mixed with."""
+    what the images were mixed with. Of a batch that is spread over processes, `whole` is the number of all images."""
 
     x: UInt8[Tensor, "b 3 h w"]
     y: Int[Tensor, " b"]
     second: "Batch | None" = None
     mixed: Mixed | None = None
+    whole: int = 0
 
 
 class Draws(NamedTuple):
@@ -87,13 +88,13 @@ class Source:
         """The batches of one epoch, of images at `scale` times their size; every `ranks`-th image of each, from `rank`.
         With `second` draws, each has a batch of those beside it.
 
-        All draws move to the device at once, so that no step waits. A last batch that has a single image for some rank
-        is left out: batch norm needs two.
+        All draws move to the device at once, so that no step waits. Batch norm needs two images: a last batch of one is
+        left out, and one that has less than two for some rank goes to all of them whole.
         """
         n = len(draws.rows)
         draws, second = draws.to(self.device), second and second.to(self.device)
-        for number, own in enumerate(_shares(n, batch, rank, ranks)):
-            yield self.batch(draws, own, number, second=second, scale=scale)
+        for number, (own, whole) in enumerate(_shares(n, batch, rank, ranks)):
+            yield self.batch(draws, own, number, second=second, scale=scale)._replace(whole=whole)
 
     def batch(
         self,
@@ -168,9 +169,10 @@ class FileSource:
         views = [draws] if second is None else [draws, second]
         plan = np.stack([_plan(view) for view in views], 1)  # [n, views, 3]: two views of a picture read it once
         shares = _shares(len(plan), batch, rank, ranks)
-        for x, y in self.reader.read([plan[own].reshape(-1, 3) for own in shares]):
+        read = self.reader.read([plan[own].reshape(-1, 3) for own, _ in shares])
+        for (x, y), (_, whole) in zip(read, shares, strict=True):
             first, *other = (Batch(resize(x[i :: len(views)], scale), y[i :: len(views)]) for i in range(len(views)))
-            yield first._replace(second=other[0]) if other else first
+            yield first._replace(second=other[0] if other else None, whole=whole)
 
 
 def source_of(
@@ -182,10 +184,15 @@ def source_of(
     return Source(images, padding, device)
 
 
-def _shares(n: int, batch: int, rank: int, ranks: int) -> list[slice]:
-    """Which of N places in the order each batch takes on this rank."""
-    spans = ((start, min(start + batch, n)) for start in range(0, n, batch))
-    return [slice(start + rank, stop, ranks) for start, stop in spans if (stop - start) // ranks > 1]
+def _shares(n: int, batch: int, rank: int, ranks: int) -> list[tuple[slice, int]]:
+    """Which of N places in the order each batch takes on this rank, and the `Batch.whole` of it."""
+    spans = [(start, min(start + batch, n)) for start in range(0, n, batch)]
+    spread = {start: ranks > 1 and (stop - start) // ranks > 1 for start, stop in spans}
+    return [
+        (slice(start + rank, stop, ranks), stop - start) if spread[start] else (slice(start, stop), 0)
+        for start, stop in spans
+        if stop - start > 1
+    ]
 
 
 def _plan(draws: Draws) -> np.ndarray:

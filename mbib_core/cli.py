@@ -1,4 +1,4 @@
-"""`mbib train | evaluate | check | predict | table | methods | campaign`: the command line."""
+"""`mbib train | evaluate | check | predict | export | table | methods | campaign`: the command line."""
 
 import argparse
 import difflib
@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   mbib train mbib --data list:FOLDER --size 64               train.txt, val.txt, test.txt of paths and labels
   mbib predict runs/NAME.safetensors PICTURES                the class of each picture, and how sure it is
   mbib evaluate runs/NAME.safetensors --data folder:OTHER    the accuracy on other pictures of the same classes
+  mbib export runs/NAME.safetensors --onnx FILE              the network as one file for other programs
   mbib methods                                               what methods there are, and what each costs
   mbib campaign --processes 2                                the book's runs that have no record yet"""
 
@@ -128,6 +129,7 @@ def _train(args: argparse.Namespace) -> int:
         checkpoints=args.checkpoints,
         device=args.device,
         compiled=args.compile,
+        sync_bn=args.sync_bn,
         captured=not args.no_capture,
         again=args.again,
         weights=not args.no_weights,
@@ -225,6 +227,23 @@ def _predict(args: argparse.Namespace) -> int:
     if said := accuracy_in_folders(answers, run.classes):
         _complain(said)
     return status
+
+
+def _export(args: argparse.Namespace) -> int:
+    from mbib_core.export import TOLERANCE, export_onnx, export_torch
+    from mbib_core.serving import read_prior
+    from mbib_core.weights import read_weights
+
+    run = read_weights(args.weights)
+    prior = args.prior if args.prior in (None, "train") else read_prior(_path(args.prior), run.classes)
+    write = export_onnx if args.onnx else export_torch
+    found = write(run, args.onnx or args.torch_export, prior=prior)
+    print(
+        f"{found.file}: uint8 images [B, 3, {run.size[0]}, {run.size[1]}] in, probabilities [B, {len(run.classes)}] "
+        f"out, {found.size / 1e6:.1f} MB\nthey differ from PyTorch's by {found.difference:.1g} at the most (allowed: "
+        f"{TOLERANCE:g})"
+    )
+    return 0
 
 
 def _head(top: int, classes: list[str]) -> list[str]:
@@ -410,6 +429,11 @@ def _parser() -> argparse.ArgumentParser:
         "--no-capture", action="store_true", help="on a GPU, launch a step's work piece by piece, not as one graph"
     )
     train.add_argument(
+        "--sync-bn",
+        action="store_true",
+        help="under torchrun: batch norm of the whole batch, not of each process's share",
+    )
+    train.add_argument(
         "--root",
         type=folder,
         help="folder with cifar-100-python (default $MBIB_DATA, or the cache); where PATH starts; "
@@ -477,6 +501,16 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--batch", type=_count, default=256, help="pictures at a time (default 256)")
     predict.add_argument("--device", help="cuda or cpu (default: the GPU where there is one)")
     predict.set_defaults(run=_predict)
+
+    export = commands.add_parser(
+        "export", allow_abbrev=False, help="saved weights as one file for other programs, checked against PyTorch"
+    )
+    export.add_argument("weights", type=folder, help="a .safetensors file that `mbib train` wrote")
+    form = export.add_mutually_exclusive_group(required=True)
+    form.add_argument("--onnx", type=folder, metavar="FILE", help='an ONNX model: pip install "mbib-core[export]"')
+    form.add_argument("--torch-export", type=folder, metavar="FILE", help="what torch.export.load reads, a .pt2 file")
+    export.add_argument("--prior", metavar="FILE|train", help="as in predict: how often each class comes up")
+    export.set_defaults(run=_export)
 
     table = commands.add_parser(
         "table", allow_abbrev=False, help="records as a table, mean and standard deviation over seeds"

@@ -14,6 +14,7 @@ from mbib_core.data.longtailed import Images, LongTailed
 from mbib_core.devices import full_float32
 from mbib_core.networks import Outputs, default_prediction, predictions
 from mbib_core.networks.bottleneck import experts_used
+from mbib_core.ranks import gathered, ranks_here, spread
 
 Predict = Callable[[Outputs, Tensor], dict[str, Tensor]]
 
@@ -62,6 +63,18 @@ def answers(
     return {name: torch.cat(values) for name, values in parts.items()}, torch.cat(labels)
 
 
+def answers_together(
+    network: nn.Module, images: Images, **more: Any
+) -> tuple[dict[str, Float[Tensor, "n _d"]], Int[Tensor, " n"]]:
+    """`answers`, of which each process of torch's group computes every `ranks`-th row and gets them all."""
+    rank, ranks = ranks_here()
+    if ranks == 1 or getattr(images, "skip_broken", False):  # what is left out is known once all are read
+        return answers(network, images, **more)
+    found = answers(network, images.take(torch.arange(rank, len(images.y), ranks)), **more)
+    with spread(len(images.y)), torch.inference_mode():
+        return gathered(found)
+
+
 def of_kind(kind: str, found: dict[str, Tensor]) -> dict[str, Tensor]:
     """The `logits` or the `features` among what `features_of` found, by their names without the kind."""
     return {name.removeprefix(f"{kind}/"): value for name, value in found.items() if name.startswith(f"{kind}/")}
@@ -73,8 +86,10 @@ def evaluate(
     data: LongTailed,
     *,
     predict: Predict = lambda outputs, counts: predictions(outputs),
+    together: bool = False,
 ) -> dict[str, Any]:
     """Everything a record says of one set of images, as plain values; rounded to 6 digits. `predict` is the method's.
+    With `together` the processes of torch's group share the images out, and all of them must call this.
 
     `accuracy` (0 to 1): by prediction, over all classes and by shot, means over classes; `top5` likewise, where there
     are more than 5 classes; `by_class` for each prediction; of the `default` prediction the `micro` accuracy (over
@@ -84,7 +99,8 @@ def evaluate(
     FloatingPointError if the network has diverged.
     """
     counts = data.counts.to(next(network.parameters()).device)
-    found, y = answers(network, images, predict=lambda outputs: predict(outputs, counts))
+    look = answers_together if together else answers
+    found, y = look(network, images, predict=lambda outputs: predict(outputs, counts))
     if not all_finite(found):
         raise FloatingPointError(
             "the network has diverged, its answers are not finite: train it anew with other settings"

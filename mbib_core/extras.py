@@ -1,4 +1,4 @@
-"""Packages that only tables, figures, downloads, named backbones and clusters need, which a lean installation lacks."""
+"""Packages that only some of the work needs, such as figures or named backbones, which a lean installation lacks."""
 
 import importlib
 from types import ModuleType

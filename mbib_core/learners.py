@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mbib_core.batches import Batch, resize
 from mbib_core.devices import autocast
 from mbib_core.networks import Outputs
+from mbib_core.ranks import gathered
 
 Loss = Callable[..., Float[Tensor, ""]]
 
@@ -19,9 +20,9 @@ class Learner(nn.Module):
     """A network, the training counts [C], and how to get from a batch to its loss.
 
     A method that keeps more (a teacher, a queue, a mean of weights) derives from this and registers it as buffers and
-    modules: then resuming, moving and sharing out among processes need to know nothing of it. Those whose names begin
-    with one of `still` are never trained. What a step draws comes from torch's default generators, which are seeded by
-    (seed, epoch) before every epoch.
+    modules: then resuming and moving need to know nothing of it. Those whose names begin with one of `still` are never
+    trained. What a step draws comes from torch's default generators, which are seeded by (seed, epoch) before every
+    epoch, alike in all processes. A `forward` of its own gives the loss what `ranks.gathered` brings together.
     """
 
     still: tuple[str, ...] = ()
@@ -75,10 +76,11 @@ class Learner(nn.Module):
     def forward(self, batch: Batch, loss: Loss, progress: float) -> Float[Tensor, ""]:
         """`loss(outputs, targets, counts=..., progress=...)` of one batch; `progress` is the stage's, in [0, 1).
 
-        Of mixed images it is the mean of the losses for both labels, by their shares.
+        Of mixed images it is the mean of the losses for both labels, by their shares. Of a batch that is spread over
+        processes it is the loss of all its images.
         """
-        outputs, more = self.outputs(batch.x), {"counts": self.counts, "progress": progress}
-        nats = loss(outputs, batch.y, **more)
+        outputs, more = gathered(self.outputs(batch.x)), {"counts": self.counts, "progress": progress}
+        nats = loss(outputs, gathered(batch.y), **more)
         if batch.mixed is None:
             return nats
-        return torch.lerp(loss(outputs, batch.mixed.y, **more), nats, batch.mixed.share)
+        return torch.lerp(loss(outputs, gathered(batch.mixed.y), **more), nats, batch.mixed.share)

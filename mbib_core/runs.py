@@ -1,8 +1,6 @@
 """One run from its settings to its files: trained under a lock, recorded, its weights and report written."""
 
-import atexit
 import io
-import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -14,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from torch import distributed
 
 from mbib_core.checkpoints import read_checkpoint
 from mbib_core.data import LongTailed, describe, first_of_each_class, load
@@ -24,11 +21,12 @@ from mbib_core.files import cache_folder, check_writable, write_atomically
 from mbib_core.methods import method_of, settle
 from mbib_core.networks import default_prediction, multiply_adds
 from mbib_core.networks.pretrained import file_of
+from mbib_core.ranks import join, ranks_here, waiting_for_the_others
 from mbib_core.results import Record, commit_of_checkout, read_record, version_of_code, write_record
 from mbib_core.schedules import same_recipe, schedule_of
 from mbib_core.settings import Settings, command_line, run_id
 from mbib_core.text import printable
-from mbib_core.trainer import Trained, ranks_here, settled_on, train
+from mbib_core.trainer import Trained, settled_on, train
 from mbib_core.weights import write_weights
 
 
@@ -65,17 +63,18 @@ def make(
     report: bool = True,
     progress: bool = True,
     skip_broken: bool = False,
+    sync_bn: bool = False,
     workers: int | None = None,
 ) -> Made | None:
     """What `mbib train` does: trains the run of `settings`, or resumes it, and leaves its record in the folder `out`.
 
     `data` are loaded by the settings' name unless they are given. A run that has a record is not made again, unless
     `again`. Beside the record lie the `weights`, the `features` of some test images and the `report`, as far as they
-    are wanted. `workers` processes read images that are not in memory, see `train`. Under `torchrun` all
-    processes train together, and only the first one writes and returns.
+    are wanted. `workers` processes read images that are not in memory, see `train`. Under `torchrun` all processes
+    train and evaluate together, with `sync_bn` as `train` says, and only the first one writes and returns.
 
-    Raises what `load`, `settle` and `train` do, Busy if another process makes the run, and OSError before anything is
-    trained if `out` cannot be written.
+    Raises what `load`, `settle` and `train` do, Busy if another process makes the run, OSError before anything is
+    trained if `out` cannot be written, and Gone if one of several processes ends before the others.
     """
     asked = settings
     settings, out = settle(settings) if data is None else settings, Path(out)
@@ -104,8 +103,9 @@ def make(
 
     if found := made_before():
         return found
-    rank, device = _joined(device)
-    device = pick_device(device)
+    with waiting_for_the_others(checkpoint):
+        device = pick_device(join(device))
+    rank, _ = ranks_here()
     if data is None:
         data = load(settings.data, imbalance=settings.imbalance, root=root)
         settings = settled_on(settings, data)  # what the data rule out is said before anything is written
@@ -117,16 +117,17 @@ def make(
             _drop_finished(checkpoint, settings)
         if settings.own_pictures and progress and rank == 0:
             print(f"mbib: {printable(describe(data))}", file=sys.stderr)
-        how: dict[str, Any] = {"device": device, "compiled": compiled, "captured": captured}
+        how: dict[str, Any] = {"device": device, "compiled": compiled, "captured": captured, "sync_bn": sync_bn}
         how |= {"checkpoint": checkpoint, "progress": progress}
-        run = train(settings, data, pretrained=file_of(asked.pretrained), **how)
+        with waiting_for_the_others(checkpoint):
+            run = train(settings, data, pretrained=file_of(asked.pretrained), **how)
+            if weights and rank == 0:
+                write_weights(run, beside["weights"])
+            record = record_of(run, data, command_line(settings))
         if rank > 0:
             return None
-        if weights:
-            write_weights(run, beside["weights"])
         if features:
             write_features(run, data, beside["features"])
-        record = record_of(run, data, command_line(settings))
         if report:
             _report(run, data, record, out)
         write_record(record, out)
@@ -135,7 +136,8 @@ def make(
 
 
 def record_of(run: Trained, data: LongTailed, command: str) -> Record:
-    """The record of a finished run. A final run evaluates the test set here, once; a run for choosing does not."""
+    """The record of a finished run. A final run evaluates the test set here, once; a run for choosing does not. All
+    processes that trained the run must call this, and each classifies its share of the images."""
     device = next(run.network.parameters()).device
     method, schedule = method_of(run.settings), schedule_of(run.settings)
     one_image = torch.zeros(1, 3, *data.train.size, dtype=torch.uint8, device=device)
@@ -151,6 +153,7 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
             "device": name_of(device),
             "threads": run.settings.threads or torch.get_num_threads(),
             "processes": run.ranks,
+            **({"sync_bn": run.sync_bn} if run.ranks > 1 else {}),
             "precision": run.precision,
             "compiled": run.compiled,
             "captured": run.captured,
@@ -166,10 +169,10 @@ def record_of(run: Trained, data: LongTailed, command: str) -> Record:
         "seconds": round(run.seconds, 1),
         "pictures_per_second": round(len(data.train.y) * len(run.history["loss"]) / run.seconds, 1),
         "history": plain(run.history),
-        "validation": evaluate(run.network, data.validation, data, predict=method.predict),
+        "validation": evaluate(run.network, data.validation, data, predict=method.predict, together=run.ranks > 1),
     }
     if run.settings.purpose == "final":
-        record["test"] = evaluate(run.network, data.test, data, predict=method.predict)
+        record["test"] = evaluate(run.network, data.test, data, predict=method.predict, together=run.ranks > 1)
     if method.parts.routed:  # an image costs the experts that it goes to; each router costs next to nothing
         used = record["test" if "test" in record else "validation"]["experts_used"]
         network: Any = run.network
@@ -223,19 +226,6 @@ def _drop_finished(checkpoint: Path, settings: Settings) -> None:
     plan = method_of(settings).plan(int(settings.epochs or 0))
     if saved and (saved["stage"], saved["epoch"]) == (len(plan) - 1, plan[-1][1]):
         checkpoint.unlink(missing_ok=True)
-
-
-def _joined(device: str | torch.device | None) -> tuple[int, str | torch.device | None]:
-    """Joins torch's process group under `torchrun`; the number of this process, and its device."""
-    if "RANK" not in os.environ or distributed.is_initialized():
-        return ranks_here()[0], device
-    on_gpu = str(device or "cuda").startswith("cuda") and torch.cuda.is_available()
-    if on_gpu:
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-        torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if on_gpu else "gloo")
-    atexit.register(distributed.destroy_process_group)  # a second group of the same `torchrun` would never come about
-    return distributed.get_rank(), device
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mbib_core.batches import Batch, Draws, Source
 from mbib_core.learners import Learner, Loss
 from mbib_core.methods.method import paced
+from mbib_core.ranks import spread
 
 WARM_UP = 3  # steps of each picture size that are made as they are before one is captured
 
@@ -34,11 +35,12 @@ class Step:
     after: Callable[[], None] = lambda: None
 
     def __call__(self, batch: Batch, progress: float) -> Float[Tensor, ""]:
-        loss = self.module(batch, self.loss, progress)
+        with spread(batch.whole):
+            loss = self.module(batch, self.loss, progress)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if self.ascent is not None:
-            with restored(self.learner):
+            with restored(self.learner), spread(batch.whole):
                 self.ascent(self.learner)
                 self.optimizer.zero_grad(set_to_none=True)
                 self.scaler.scale(self.module(batch, self.loss, progress)).backward()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from mbib_core.augmentation import AUGMENTATIONS
@@ -20,11 +20,12 @@ from mbib_core.checkpoints import read_checkpoint, restore, write_checkpoint
 from mbib_core.criteria import check_settings
 from mbib_core.data.longtailed import Images, LongTailed, first_of_each_class
 from mbib_core.devices import autocast, full_float32, pick_device, pick_precision, readers, threads
-from mbib_core.evaluation import accuracies, all_finite, answers, of_kind
+from mbib_core.evaluation import accuracies, all_finite, answers, answers_together, of_kind
 from mbib_core.learners import Learner
 from mbib_core.methods import Method, Stage, method_of, settle
 from mbib_core.networks import default_prediction
 from mbib_core.networks.pretrained import Trunk, file_of, read_trunk
+from mbib_core.ranks import average_statistics, mean_over_ranks, ranks_here, synchronise, together
 from mbib_core.results import commit_of_code
 from mbib_core.schedules import Schedule, schedule_of
 from mbib_core.settings import Settings
@@ -47,6 +48,7 @@ class Trained(Saved):
     compiled: bool = False
     captured: bool = False
     ranks: int = 1
+    sync_bn: bool = False
 
 
 def train(
@@ -57,6 +59,7 @@ def train(
     checkpoint: Path | None = None,
     progress: bool = True,
     compiled: bool = False,
+    sync_bn: bool = False,
     captured: bool = True,
     workers: int | None = None,
     pretrained: Path | None = None,
@@ -75,7 +78,10 @@ def train(
     Where the settings name pretrained weights, the backbone starts from them, and images are normalised as theirs were.
     If they name them by their SHA-256 alone, `pretrained` is the file; a run that is resumed needs it no more.
 
-    In a process group of `torch.distributed` every process takes its share of each batch; only the first one writes.
+    In a process group of `torch.distributed` every process takes its share of each batch, and the step is that of the
+    whole batch; only the first one writes. Batch norm in training is of each process's own share, and its running
+    statistics are averaged after each epoch; with `sync_bn` it is of the whole batch, too, and the run ends where one
+    process alone would, but for rounding. A resumed run keeps to what it began with.
 
     The history has the mean `loss` and the `rate` of every epoch, and at `curve_epoch` the `curve`: accuracy by shot
     on the first 20 validation images of each class, of the default prediction; with the setting `test_curve` also that
@@ -114,6 +120,7 @@ def train(
         size, n = data.train.size, data.counts.tolist()
         run = Trained(learner.network, settings, data.classes, size, n, history, precision)
         run.ranks, run.seconds = ranks, before
+        run.sync_bn = bool(saved.get("sync_bn", False)) if saved else sync_bn and ranks > 1
         run.compiled = bool(saved["compiled"]) if saved else compiled and len(data.train.y) >= schedule.batch
         run.captured = bool(saved and saved.get("captured"))
         run.commits = list(dict.fromkeys([*(saved["commits"] if saved else []), commit_of_code()]))
@@ -128,6 +135,8 @@ def train(
             recipe = replace(schedule, **stage.recipe)
             torch.manual_seed(settings.seed * 1009 + number)
             stage.begin(learner, images=data.train, **settings.own)
+            if run.sync_bn:
+                synchronise(learner.modules())
             optimizer, scaler = optimizer_for(learner, stage, recipe, device)
             if saved and number < saved["stage"]:
                 done += epochs  # its structure was made again, its work is in what was saved
@@ -155,7 +164,7 @@ def train(
             loss_of = partial(stage.loss, **settings.own)
             frozen = round(recipe.frozen * epochs) if number == 0 else 0
             set_trained(learner, stage, frozen=min(first, epochs - 1) < frozen)
-            step = Step(learner, _shared(learner, ranks), loss_of, optimizer, scaler)
+            step = Step(learner, together(learner), loss_of, optimizer, scaler)
             if stage.ascent is not None:
                 step.ascent = partial(stage.ascent, **settings.own)
             if mean and recipe.average == "ema":
@@ -167,14 +176,14 @@ def train(
             for epoch in range(first, epochs):
                 if first < epoch == frozen:
                     set_trained(learner, stage)
-                    step.module = _shared(learner, ranks)  # another set of gradients to share
+                    step.module = together(learner)  # another set of gradients to share
                     if replayed:
                         replayed.begin_anew()
                 share, rate = epoch / epochs, recipe.learning_rate(epoch, epochs)
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["factor"]
                 train_mode(learner, stage)
-                torch.manual_seed(seed_of(settings.seed, done + epoch, 1 + rank))
+                torch.manual_seed(seed_of(settings.seed, done + epoch, 1))
                 q = stage.q(share) if callable(stage.q) else stage.q
                 drawn = partial(drawn_of, epoch=done + epoch)
                 draws, second, scale = drawn(q=q), None, recipe.scale(epoch, epochs)
@@ -188,7 +197,8 @@ def train(
                 else:
                     batches = source.stream(draws, recipe.batch, second=second, scale=scale, rank=rank, ranks=ranks)
                     losses = epoch_of(step, batches, share)
-                seen = _mean_over_ranks(losses)  # once an epoch: every read forces a GPU sync
+                average_statistics(learner)
+                seen = mean_over_ranks(losses)  # once an epoch: every read forces a GPU sync
                 if bad := (~seen.isfinite()).nonzero().flatten().tolist():
                     where = f"the loss is {float(seen[bad[0]])} at epoch {done + epoch + 1}, step {bad[0] + 1}"
                     raise _diverged(where, settings, checkpoint)
@@ -208,9 +218,6 @@ def train(
                 put_into(learner.network, mean, data.train)
             stage.end(learner, images=data.train, **settings.own)
             done += epochs
-        if ranks > 1:  # the running statistics of batch norm are each process's own
-            for buffer in learner.buffers():
-                distributed.broadcast(buffer, 0)
         bar.close()
     learner.eval()
     return run
@@ -313,7 +320,7 @@ def _scored(run: Trained, data: LongTailed, images: Images) -> dict[str, float]:
     device = next(run.network.parameters()).device
     predict, counts = method_of(run.settings).predict, data.counts.to(device)
     with autocast(device, run.precision):
-        found, y = answers(run.network, images, predict=lambda outputs: predict(outputs, counts))
+        found, y = answers_together(run.network, images, predict=lambda outputs: predict(outputs, counts))
     accuracy = accuracies(of_kind("logits", found), y, data)
     return accuracy[default_prediction(accuracy)]
 
@@ -340,22 +347,5 @@ def _progress(run: Trained, stage: int, epoch: int) -> dict[str, Any]:
         "compiled": run.compiled,
         "captured": run.captured,
         "ranks": run.ranks,
+        "sync_bn": run.sync_bn,
     }
-
-
-def ranks_here() -> tuple[int, int]:
-    """The number of this process, and how many there are, in torch's process group; 0 of 1 outside of one."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return 0, 1
-    return distributed.get_rank(), distributed.get_world_size()
-
-
-def _shared(learner: Learner, ranks: int) -> nn.Module:
-    return learner if ranks == 1 else nn.parallel.DistributedDataParallel(learner)
-
-
-def _mean_over_ranks(losses: Tensor) -> Tensor:
-    _, ranks = ranks_here()
-    if ranks > 1:
-        distributed.all_reduce(losses)
-    return losses / ranks

@@ -115,12 +115,14 @@ def test_an_epoch_takes_every_picture_once_unless_one_would_be_alone(
     source, drawn = Source(numbered(n), 0, CPU), draw(torch.arange(n), seed=seed, epoch=epoch, padding=0)
     shares = [list(source.stream(drawn, batch, rank=rank, ranks=ranks)) for rank in range(ranks)]
     steps = list(zip(*shares, strict=True))  # as many for every process, or they would wait for each other for ever
-    order = torch.cat([part.y for step in steps for part in step] or [torch.tensor([], dtype=torch.int64)])
-    whole = [min(batch, n - start) for start in range(0, n, batch)]
-    assert len(order.unique()) == len(order) == sum(size for size in whole if size // ranks > 1)
-    for step in steps:
-        assert all(2 <= len(part.y) <= math.ceil(batch / ranks) for part in step)
-        assert all(torch.equal(part.x[:, 0, 0, 0] + 256 * part.x[:, 1, 0, 0].long(), part.y) for part in step)
+    assert len(drawn.rows.unique()) == n
+    wanted = [rows for rows in drawn.rows.split(batch) if len(rows) > 1]
+    for step, rows in zip(steps, wanted, strict=True):
+        spread = ranks > 1 and len(rows) // ranks > 1
+        for rank, part in enumerate(step):
+            assert part.whole == len(rows) * spread
+            assert torch.equal(part.y, rows[rank::ranks] if spread else rows), "where one would be alone, all of them"
+            assert torch.equal(part.x[:, 0, 0, 0] + 256 * part.x[:, 1, 0, 0].long(), part.y)
 
 
 def test_draws_come_from_seed_and_epoch_alone_and_no_two_of_them_share_their_order() -> None:

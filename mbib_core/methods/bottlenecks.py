@@ -61,8 +61,8 @@ BOTTLENECKS: dict[str, Method] = {
         about="Is VIB with the balanced softmax in place of cross-entropy.",
     ),
     # The demo of Kolchinsky's code has 10 dimensions, batches of 256, and noise drawn anew at test time; here the noise
-    # of the test is fixed, as VIB's. The bound is of each process's own share of a batch; at the start it is log B to
-    # three digits with next to no gradient, as the images lie further apart than the noise reaches.
+    # of the test is fixed, as VIB's. At the start the bound is log B to three digits with next to no gradient, as the
+    # images lie further apart than the noise reaches.
     "nib": _drawn(
         "nonlinear IB",
         "homoscedastic",

@@ -27,6 +27,7 @@ from mbib_core.methods.paper import CE, V_ALONE, adjusted
 from mbib_core.methods.staged import STAGED
 from mbib_core.networks import Outputs
 from mbib_core.networks.bottleneck import draw_weights
+from mbib_core.ranks import gathered, own
 from mbib_core.rebalancing import Scalar
 from mbib_core.settings import Value
 
@@ -47,7 +48,7 @@ class Pupil(Learner):
         if not hasattr(self, "teacher"):
             return super().forward(batch, loss, progress)
         with torch.no_grad(), autocast(batch.x.device, self.precision):
-            teacher = self.teacher(batch.x).v_logits[-1]
+            teacher = gathered(self.teacher(batch.x).v_logits[-1])
         return super().forward(batch, partial(loss, teacher=teacher), progress)
 
 
@@ -99,7 +100,10 @@ class Turning(Learner):
 
 
 def turned(x: UInt8[Tensor, "b 3 s s"]) -> UInt8[Tensor, "b 3 s s"]:
-    """Row i counter-clockwise by i quarters: in a batch drawn in random order, a random share of each."""
+    """Row i counter-clockwise by i quarters: in a batch drawn in random order, a random share of each.
+
+    Rows are those of one process, so that each has all four, which its batch norm needs.
+    """
     x = x.clone()
     for quarters in (1, 2, 3):
         x[quarters::4] = x[quarters::4].rot90(quarters, (2, 3))
@@ -128,8 +132,8 @@ class Contrast(Learner):
     """Gives a loss unit features q of one view of each image, k of the other, and the queue of earlier k.
 
     q comes from the network and `project`, k from the running means of their weights. The queue starts as random
-    directions that have no label, -1; every step its oldest keys make room. In a process group all take the first
-    process's queue, which DistributedDataParallel gives out before every step.
+    directions that have no label, -1; every step its oldest keys make room. Of several processes all have the same
+    queue, of everybody's keys.
     """
 
     still = ("key_network", "key_project")
@@ -143,10 +147,11 @@ class Contrast(Learner):
     def forward(self, batch: Batch, loss: Loss, progress: float) -> Scalar:
         if batch.second is None:
             return super().forward(batch, loss, progress)
-        outputs = self.outputs(batch.x)
-        q, k = F.normalize(self.project(outputs.observations[-1])), self.new_keys(batch.second.x)
-        kept = self.kept(q.detach(), k, batch.y)
-        return loss(outputs, batch.y, counts=self.counts, progress=progress, q=q, k=k, **kept)
+        outputs, y = self.outputs(batch.x), gathered(batch.y)
+        q = gathered(F.normalize(self.project(outputs.observations[-1])))
+        k = gathered(self.new_keys(batch.second.x))
+        kept = self.kept(q.detach(), k, y)
+        return loss(gathered(outputs), y, counts=self.counts, progress=progress, q=q, k=k, **kept)
 
     @torch.no_grad()
     def new_keys(self, x: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
@@ -238,20 +243,21 @@ class Mixing(Learner):
     predict: nn.Linear
 
     def forward(self, batch: Batch, loss: Loss, progress: float) -> Scalar:
-        device, view = batch.x.device, batch.second or batch
-        partners, share = torch.randperm(len(batch.y), device=device), torch.rand((), device=device)
-        mixed = [self.outputs(x) for x in (blend(batch.x, batch.x[partners], share), pasted(view.x, partners, share))]
+        (x, y), view, device = gathered(batch[:2]), gathered((batch.second or batch).x), batch.x.device
+        partners, share = torch.randperm(len(y), device=device), torch.rand((), device=device)
+        both = blend(x, x[partners], share), pasted(view, partners, share)  # a partner may be another process's
+        mixed = [gathered(self.outputs(own(images))) for images in both]
         v = [outputs.observations[-1] for outputs in mixed]
         projected = tuple(self.project(v_i) for v_i in v)
         return loss(
             mixed[0]._replace(v_logits=tuple(outputs.v_logits[-1] for outputs in mixed)),
-            batch.y,
+            y,
             counts=self.counts,
             progress=progress,
             plain=tuple(self.plain(v_i) for v_i in v),
             predicted=tuple(self.predict(h) for h in projected),
             projected=projected,
-            partners=batch.y[partners],
+            partners=y[partners],
             share=share,
         )
 

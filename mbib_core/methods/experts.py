@@ -16,6 +16,7 @@ from mbib_core.learners import Learner, Loss
 from mbib_core.methods.method import Method, Stage, on_bottlenecks, on_experts, on_routers
 from mbib_core.methods.paper import CE, START
 from mbib_core.networks import Network, Outputs
+from mbib_core.ranks import gathered
 from mbib_core.settings import Value
 
 OF_RIDE: dict[str, Value] = {"margin": 0.5, "deferred": 0.8, "effective": 0.9999, "diversity": 0.45, "tempering": 0.05}
@@ -65,10 +66,10 @@ class Bilateral(Learner):
         if batch.second is None:
             raise ValueError("two branches need two batches: give the stage a `second`")
         first, second, share = batch, batch.second, 1 - progress**2
-        v = self.outputs(torch.cat([first.x, second.x])).observations[-1]
+        v = gathered(self.outputs(torch.cat([first.x, second.x])).observations[-1])
         weighed = torch.cat([2 * w * f for w, f in zip((share, 1 - share), v.chunk(2, 1), strict=True)], 1)
         outputs = Outputs((v,), (self.network.classifier(weighed),), None, None)  # type: ignore[operator]
-        losses = [loss(outputs, y, counts=self.counts, progress=progress) for y in (first.y, second.y)]
+        losses = [loss(outputs, y, counts=self.counts, progress=progress) for y in gathered((first.y, second.y))]
         return share * losses[0] + (1 - share) * losses[1]
 
 

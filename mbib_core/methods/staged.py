@@ -20,6 +20,7 @@ from mbib_core.learners import Learner, Loss
 from mbib_core.methods.method import Method, Stage, on_experts, on_v, redraw
 from mbib_core.methods.paper import CE, V_ALONE
 from mbib_core.networks import Network, Outputs
+from mbib_core.ranks import gathered
 
 V = "v_classifiers.0"
 PLAIN = ("backbone", "observe", f"{V}.weight", f"{V}.bias")  # all but what a later stage adds to the classifier
@@ -91,7 +92,7 @@ class Drawing(Learner):
             features: Any = [member(batch.x).observations[-1] for member in self.members]
         classifier: Any = network.v_classifiers[-1]  # type: ignore[index]
         outputs = outputs._replace(v_logits=(*map(classifier, features), *outputs.v_logits))
-        return loss(outputs, batch.y, counts=self.counts, progress=progress)
+        return loss(gathered(outputs), gathered(batch.y), counts=self.counts, progress=progress)
 
 
 def see_late(learner: Any, *, progress: float, **_own: Any) -> None:

@@ -103,9 +103,10 @@ class Experts(Normalising):
         (shared,) = self.trunk(self.normalised(x))
         answers = tuple(expert(shared) for expert in self.experts)
         v, v_logits = (tuple(a.observations[-1] for a in answers), tuple(a.v_logits[-1] for a in answers))
+        if self.router is None:
+            return Outputs(v, v_logits, None, None, answers)
         with torch.autocast(x.device.type, enabled=False):
-            go_on = self.router(v, v_logits) if self.router is not None else None
-        return Outputs(v, v_logits, None, None, answers, go_on)
+            return Outputs(v, v_logits, None, None, answers, self.router(v, v_logits))
 
 
 class Norms(Normalising):

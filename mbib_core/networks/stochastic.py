@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mbib_core.networks.bottleneck import Bottleneck, Outputs, draw_weights
+from mbib_core.ranks import drawn, gathered
 from mbib_core.stochastic import drop_rate, gaussian_rate, histogram_entropy, keep_mask, pairwise_rate
 
 SAMPLES = 12  # of z for each image at test time, as in Alemi's code
@@ -38,7 +39,7 @@ class Noisy(nn.Module):
     def forward(self, v: Float[Tensor, "b d"], classify: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         mean, deviation, rate = self.encode(v)
         if self.training:
-            z = mean + deviation * torch.randn_like(mean)
+            z = mean + deviation * drawn(torch.randn_like, mean)
             return z, classify(z), rate
         logits = classify(mean + deviation * self.noise[:, None])
         return mean, logits.log_softmax(2).logsumexp(0) - math.log(SAMPLES), rate
@@ -54,7 +55,7 @@ class Gaussian(Noisy):
     def encode(self, v: Float[Tensor, "b d"]) -> tuple[Tensor, Tensor, Tensor]:
         mean, raw = self.linear(v).chunk(2, 1)
         deviation = F.softplus(raw - 5)
-        return mean, deviation, gaussian_rate(mean, deviation)
+        return mean, deviation, gaussian_rate(*gathered((mean, deviation)))
 
 
 class Homoscedastic(Noisy):
@@ -67,7 +68,7 @@ class Homoscedastic(Noisy):
 
     def encode(self, v: Float[Tensor, "b d"]) -> tuple[Tensor, Tensor, Tensor]:
         mean, variance = self.linear(v), F.softplus(self.raw_variance)
-        return mean, variance.sqrt(), pairwise_rate(mean, variance)
+        return mean, variance.sqrt(), pairwise_rate(gathered(mean), variance)
 
 
 class Drop(nn.Module):
@@ -83,8 +84,8 @@ class Drop(nn.Module):
     def forward(self, v: Float[Tensor, "b d"], classify: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Any]:
         drop = self.drop_logits.sigmoid()
         if self.training:
-            z = v * keep_mask(self.drop_logits, torch.rand_like(v)) / (1 - drop).mean()
-            return z, classify(z), drop_rate(histogram_entropy(v), drop)
+            z = v * keep_mask(self.drop_logits, drawn(torch.rand_like, v)) / (1 - drop).mean()
+            return z, classify(z), drop_rate(histogram_entropy(gathered(v)), drop)
         kept = drop < 0.5
         z = v * kept * (len(kept) / kept.sum().clamp(min=1))
         return z, classify(z), None  # its entropies are those of a batch that is trained on
