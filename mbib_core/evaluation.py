@@ -70,7 +70,7 @@ def answers_together(
     rank, ranks = ranks_here()
     if ranks == 1 or getattr(images, "skip_broken", False):  # what is left out is known once all are read
         return answers(network, images, **more)
-    found = answers(network, images.take(torch.arange(rank, len(images.y), ranks)), **more)
+    found = answers(network, images.subset(torch.arange(rank, len(images.y), ranks)), **more)
     with spread(len(images.y)), torch.inference_mode():
         return gathered(found)
 

@@ -347,9 +347,9 @@ def test_a_run_is_given_the_datas_statistics_counts_and_flips(
 def test_the_curve_is_of_the_first_validation_pictures(
     tiny_schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, seen, look = coloured([22, 9, 3], held_out=20), [], features_of
+    data, seen, look = coloured([22, 9, 3], held_out=20), [], trainer.answers_together
     monkeypatch.setattr(
-        trainer, "features_of", lambda network, x, **more: (seen.append(x), look(network, x, **more))[1]
+        trainer, "answers_together", lambda of, images, **more: (seen.append(images.x), look(of, images, **more))[1]
     )
     run = quietly(replace(TINY, epochs=1), data)
     expected = first_of_each_class(data.validation, trainer.CURVE_IMAGES)
