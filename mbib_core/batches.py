@@ -221,9 +221,7 @@ def draw(
     and the rest by q = 0. `stream` 1, 2, ... are other draws. What the `augmentation` adds comes last, so that order,
     crops and flips are those of a run without it; images are mixed within a `batch`.
     """
-    # A generator takes the low 32 bits of its seed, so `stream` alone would give all streams the same crops.
-    apart = 0x9E3779B9 * stream if augmentation.resized else 0
-    random, n = torch.Generator().manual_seed(seed_of(seed, epoch, stream) ^ apart), len(labels)
+    random, n = torch.Generator().manual_seed(seed_of(seed, epoch, stream)), len(labels)
     if q == 1:
         rows = torch.randperm(n, generator=random)
     else:
@@ -244,8 +242,9 @@ def draw(
 
 
 def seed_of(seed: int, epoch: int, stream: int = 0) -> int:
-    """The seed of a generator for one epoch's choices of one kind."""
-    return seed * 1_000_003 + epoch + (stream << 56)
+    """The seed of a generator for one epoch's choices of one kind: they differ in the low 32 bits, the only ones that
+    torch's generator on a CPU takes."""
+    return (seed * 1_000_003 + epoch) ^ (0x9E3779B9 * stream)
 
 
 def pad(x: UInt8[Tensor, "n c h w"], padding: int) -> UInt8[Tensor, "n i j c"]:

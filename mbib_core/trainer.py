@@ -183,7 +183,7 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["factor"]
                 train_mode(learner, stage)
-                torch.manual_seed(seed_of(settings.seed, done + epoch, 1))
+                torch.manual_seed(seed_of(settings.seed, done + epoch, 2))  # 0 and 1 are drawn batches
                 q = stage.q(share) if callable(stage.q) else stage.q
                 drawn = partial(drawn_of, epoch=done + epoch)
                 draws, second, scale = drawn(q=q), None, recipe.scale(epoch, epochs)

@@ -214,6 +214,19 @@ def test_operations_on_a_batch_are_those_on_each_image_in_order() -> None:
 # All of them
 
 
+def test_a_second_stream_is_another_draw_whatever_the_seed() -> None:
+    """torch's generator takes the low 32 bits of its seed: what differs above them is the same draw."""
+    labels = torch.zeros(400, dtype=torch.int64)
+    for seed in (0, 1, 2**32 - 1):
+        first, second, next_epoch = (
+            draw(labels, seed=seed, epoch=epoch, stream=stream) for epoch, stream in ((0, 0), (0, 1), (1, 0))
+        )
+        for other in (second, next_epoch):
+            assert 0.4 < float((first.flips == other.flips).double().mean()) < 0.6
+            assert float((first.crops == other.crops).double().mean()) < 0.2
+            assert float((first.rows == other.rows).double().mean()) < 0.05
+
+
 def test_every_augmentation_can_be_asked_for_and_leaves_order_crops_and_flips_alone() -> None:
     assert tuple(AUGMENTATIONS) == all_settings.AUGMENTATIONS
     labels = torch.arange(40) % 4
