@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -147,7 +148,9 @@ def test_batch_norm_of_each_share_is_another_run_which_the_record_can_tell(of_tw
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.fault("one of two processes is killed while both train")
-def test_a_process_that_is_killed_ends_the_run_which_resumes(tmp_path: Path, of_two: dict[str, list[float]]) -> None:
+def test_a_process_that_is_killed_ends_the_run_which_resumes(
+    tmp_path: Path, of_two: dict[str, list[float]], sentence: Callable[[str], None]
+) -> None:
     folders = ["--out", str(tmp_path / "runs"), "--checkpoints", str(tmp_path)]
     words = [*WORDS.split(), "--device", "cpu", "--threads", "1", "--quiet", "--no-report", *folders]
     (status, messages), (killed, _) = ended("ends", *words)  # at once, not after the ten minutes of a silent process
@@ -155,6 +158,7 @@ def test_a_process_that_is_killed_ends_the_run_which_resumes(tmp_path: Path, of_
     assert messages.count("mbib: another of the 2 processes has ended or did not answer for 10 minutes") == 1
     assert "the same command resumes there" in messages
     assert "Traceback" not in messages
+    sentence(messages.strip())
     [checkpoint] = tmp_path.glob("*.pt")
     assert len(torch.load(checkpoint, weights_only=True)["history"]["loss"]) == 1
     for status, messages in ended("", *words):
@@ -169,13 +173,16 @@ def test_a_process_that_is_killed_ends_the_run_which_resumes(tmp_path: Path, of_
 
 @pytest.mark.slow
 @pytest.mark.fault("one of two processes no longer answers")
-def test_a_process_that_says_nothing_is_waited_for_no_longer_than_agreed(tmp_path: Path) -> None:
+def test_a_process_that_says_nothing_is_waited_for_no_longer_than_agreed(
+    tmp_path: Path, sentence: Callable[[str], None]
+) -> None:
     folders = ["--out", str(tmp_path / "runs"), "--checkpoints", str(tmp_path)]
     words = [*WORDS.split(), "--device", "cpu", "--quiet", "--no-report", *folders]
     first, second = processes("sleeps", *words)
     try:
         _, messages = first.communicate(timeout=240)
         assert "did not answer" in messages
+        sentence(messages.strip())
         assert first.returncode == 2
         assert second.poll() is None
     finally:
