@@ -104,6 +104,17 @@ def interval(values: Sequence[float]) -> float:
     return student_t(len(values) - 1) * standard_error(values) if len(values) > 1 else math.nan
 
 
+def share_interval(right: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a probability of which `right` of `n` trials were seen (Wilson 1927); 0 to 1 for none."""
+    if not n:
+        return 0.0, 1.0
+    z, p = 1.959964, right / n
+    shrink = 1 + z * z / n
+    middle = (p + z * z / (2 * n)) / shrink
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / shrink
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 class Noise(NamedTuple):
     """The standard deviation of one run around the mean of its setting, and the degrees of freedom behind it."""
 

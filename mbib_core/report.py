@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mbib_core import metrics
+from mbib_core import compare, metrics
 from mbib_core.data import LongTailed, shots
+from mbib_core.data.longtailed import counted
 from mbib_core.evaluation import answers
 from mbib_core.extras import extra
 from mbib_core.files import write_atomically
@@ -25,6 +26,8 @@ if TYPE_CHECKING:  # they bring matplotlib and pandas, which only a page that is
 TAIL_ROWS = 50  # classes of the tail that are listed, the rarest first
 ALSO = {"top5": "Top-5 accuracy", "macro_f1": "Macro-F1"}  # of the prediction with the star, where a record has them
 TAKEN_FOR = 3  # wrong answers that are named for each
+SCARCE = 10  # pictures of a class, below which its accuracy is hardly known
+ADVICE = 5  # sentences on single classes, at the most
 ALT = "Left: accuracy of each class against its training pictures. Right: how often it is right against how sure it is."
 
 
@@ -68,7 +71,14 @@ def report(record: "Record", confusion: Int[Tensor, "c c"], *, about: str = "") 
         for name, values in found["accuracy"].items()
     ]
     by_class = [
-        [classes[i], n[i], pictures[i], _percent(accuracy[i]), _percent(found["posterior_means"][i])]
+        [
+            classes[i],
+            n[i],
+            pictures[i],
+            _percent(accuracy[i]),
+            _interval(int(confusion[i, i]), pictures[i]),
+            _percent(found["posterior_means"][i]),
+        ]
         for i in counts.argsort(descending=True, stable=True).tolist()
     ]
     rare = tail(counts).tolist()
@@ -77,6 +87,7 @@ def report(record: "Record", confusion: Int[Tensor, "c c"], *, about: str = "") 
     kind = "classes of few shots (below 20 training pictures)" if "few" in record["shots"] else "rarest third"
     more = f" The {TAIL_ROWS} rarest of {len(rare)}." if len(rare) > TAIL_ROWS else ""
     calibration = [[shot, *_calibration(values)] for shot, values in found["calibration"].items()]
+    head = ["class", "training pictures", f"{part} pictures", "accuracy in %", "95 % interval", "mean probability in %"]
     confident, right = _means(found["calibration"]["all"])
     verdict = "about as often" if abs(confident - right) < 0.03 else "less often" if right < confident else "more often"
 
@@ -111,7 +122,9 @@ The {kind}, rarest first.{more}
 
 ## Every class
 
-{_table(["class", "training pictures", f"{part} pictures", "accuracy in %", "mean probability of it in %"], by_class)}
+{_table(head, by_class)}
+
+The interval (Wilson 1927) says where the accuracy on many more pictures may lie.
 
 ## How far its probabilities can be trusted
 
@@ -120,8 +133,39 @@ of the time. The calibration error is the mean distance of the two over bins of 
 
 {_table(["", "pictures", "mean confidence in %", "right in %", "calibration error in %"], calibration)}
 
+## What to look at next
+
+{chr(10).join(f"- {words}" for words in _advice(confusion, counts, classes, part, confident - right))}
+
 Made by {code(record["command"])}.
 """
+
+
+def _advice(
+    confusion: Int[Tensor, "c c"], counts: Int[Tensor, " c"], classes: list[str], part: str, excess: float
+) -> list[str]:
+    """What the numbers suggest doing, each with the number that does."""
+    words, pictures = [], confusion.sum(1)
+    if scarce := int((pictures < SCARCE).sum()):
+        words.append(
+            f"{counted(scarce, 'class')} of {len(classes)} {'has' if scarce == 1 else 'have'} fewer than {SCARCE} {part} "
+            f"pictures, and so wide intervals: more {part} pictures of these come first."
+        )
+    for i in tail(counts).tolist():
+        wrong = confusion[i].clone()
+        wrong[i] = 0
+        if len(words) < ADVICE and int(wrong.max()) >= 3 and int(wrong.max()) > int(wrong.sum()) / 2:
+            words.append(
+                f"{classes[i]} is mostly taken for {classes[int(wrong.argmax())]} ({int(wrong.max())} of "
+                f"{int(wrong.sum())} wrong answers): look whether these are labelled alike, and at pictures of both."
+            )
+    if abs(excess) >= 0.05:
+        too = "too sure" if excess > 0 else "not sure enough"
+        words.append(
+            f"Its probabilities are {too}, by {100 * abs(excess):.0f} points on average: before they are used as such, "
+            f"divide the logits by a temperature that is fitted on validation pictures."
+        )
+    return words or ["Nothing here stands out; settings are chosen with `--choosing`, on validation pictures."]
 
 
 def picture(record: "Record") -> "Figure":
@@ -195,6 +239,11 @@ def _network(record: "Record") -> str:
     recipe, weights = record["recipe"], record["settings"].get("pretrained")
     network = recipe.get("backbone") or f"ResNet-{recipe['depth']}"
     return f"{network} from {f'the weights {weights}' if weights else 'scratch'}"
+
+
+def _interval(right: int, n: int) -> str:
+    low, high = compare.share_interval(right, n)
+    return f"{100 * low:.0f} to {100 * high:.0f}" if n else ""
 
 
 def _percent(value: float | None) -> str:

@@ -122,6 +122,13 @@ def test_the_interval_holds_the_true_difference_in_95_of_100_experiments(n, m, w
     assert covered == pytest.approx(0.95, abs=0.025)
 
 
+@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (3, 10), (97, 100), (0, 40)])
+def test_the_interval_of_a_share_is_wilsons(right, n):
+    found = stats.binomtest(right, n).proportion_ci(method="wilson")
+    assert compare.share_interval(right, n) == pytest.approx((found.low, found.high), abs=1e-6)
+    assert compare.share_interval(0, 0) == (0, 1)
+
+
 def test_one_run_has_no_interval_unless_the_noise_of_a_run_is_known():
     found = compare.difference([45.0], [41.0, 42.0])
     assert math.isnan(found.low)

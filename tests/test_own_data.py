@@ -1082,6 +1082,18 @@ def test_the_report_says_what_the_tail_is_taken_for() -> None:
     assert "| few | 10 | 90.0 | 62.0 | 28.0 |" in page
 
 
+def test_the_report_says_how_sure_each_accuracy_is_and_what_to_look_at_next() -> None:
+    page = report.report(made_up_record(), torch.tensor([[40, 0, 0], [6, 3, 1], [2, 0, 0]]), about="birds")
+    assert "| 11 to 60 |" in page, "3 of 10"
+    advice = page.split("## What to look at next")[1]
+    assert "1 class of 3 has fewer than 10 test pictures" in advice
+    assert "wren is mostly taken for robin (6 of 7 wrong answers)" in advice
+    assert "too sure, by 28 points" in advice
+    good = made_up_record()
+    good["test"]["calibration"]["all"]["accuracy"] = [0.0, 0.9]
+    assert "Nothing here stands out" in report.report(good, 50 * torch.eye(3).long())
+
+
 MOVES = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}  # the sides of a bidirectional text
 WILD = [
     "<img src=x onerror=alert(1)>",
