@@ -148,8 +148,8 @@ def _advice(
     words, pictures = [], confusion.sum(1)
     if scarce := int((pictures < SCARCE).sum()):
         words.append(
-            f"{counted(scarce, 'class')} of {len(classes)} {'has' if scarce == 1 else 'have'} fewer than {SCARCE} {part} "
-            f"pictures, and so wide intervals: more {part} pictures of these come first."
+            f"{counted(scarce, 'class')} of {len(classes)} {'has' if scarce == 1 else 'have'} fewer than {SCARCE} "
+            f"{part} pictures, and so wide intervals: more {part} pictures of these come first."
         )
     for i in tail(counts).tolist():
         wrong = confusion[i].clone()
