@@ -33,12 +33,14 @@ def images(folder: Path, *steps: object) -> ImageFolder:
 def pretrained(name: str, weights: str, classes: int) -> Bottleneck:
     """Observations after the last three stages of the network `name`. Raises SystemExit with a sentence."""
     try:
-        trunk = backbone(name, 3)
+        trunk, mean, std = backbone(name, 3), MEAN, STD
         if weights != "none":
-            read_trunk(name_of(weights, name), file_of(weights)).put_into(trunk)
+            found = read_trunk(name_of(weights, name), file_of(weights))
+            found.put_into(trunk)
+            mean, std = found.mean, found.std
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(str(error)) from None
-    return Bottleneck(trunk, classes, fresh=False, mean=MEAN, std=STD)
+    return Bottleneck(trunk, classes, fresh=False, mean=mean, std=std)
 
 
 def main() -> None:

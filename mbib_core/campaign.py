@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import torch
 from filelock import FileLock, Timeout
 
-from mbib_core.data import NAMES, glyphs
+from mbib_core.data import glyphs
 from mbib_core.data.longtailed import long_tailed_counts
 from mbib_core.devices import pick_device
 from mbib_core.files import cache_folder, write_atomically
@@ -93,11 +93,11 @@ def _published(settings: Settings) -> Settings:
     """Settled settings of a run on published data. Raises ValueError on other data, or an impossible imbalance."""
     if settings.own_pictures:
         raise ValueError(
-            "a campaign makes runs on published data: give folders to `mbib train`, and leave pictures out"
+            f"a campaign makes runs on {' and '.join(PROFILES)} only: use `mbib train` for images of your own and for "
+            f"lists"
         )
     settled = settle(settings)
-    named(dict.fromkeys(NAMES), settled.data, "data set")
-    PROFILES.get(settled.data, float)(settled.imbalance)
+    named(PROFILES, settled.data, "data set")(settled.imbalance)
     return settled
 
 

@@ -82,6 +82,7 @@ def _sentence(error: Exception, args: argparse.Namespace) -> str:
         more = re.search(r"(?:tried|unable) to allocate ([\d.]+ \w+)", said, re.IGNORECASE)
         given = {name: getattr(args, name, 1) for name in ("batch", "size", "processes")}
         ways = [f"a smaller --{name}" + (f" than {n}" if n else "") for name, n in given.items() if n != 1]
+        ways += ["--stream"] if hasattr(args, "stream") else []
         ways += ["another --device"] if hasattr(args, "device") else []
         tried = f"try {', '.join(ways)}, or " if ways else ""
         return f"the memory is full{f' ({more[1]} more were wanted)' if more else ''}: {tried}close what else uses it"
@@ -421,9 +422,11 @@ def _parser() -> argparse.ArgumentParser:
         const="choosing",
         help="a run for choosing settings: validation images only, the test set stays unseen",
     )
-    train.add_argument("--device", help="cuda or cpu (default: the GPU where there is one)")
+    train.add_argument("--device", help="cuda, cuda:1, or cpu (default: the first NVIDIA GPU, if there is one)")
     train.add_argument(
-        "--compile", action="store_true", help="build the network's passes first: minutes, then faster steps"
+        "--compile",
+        action="store_true",
+        help="compile the network first: takes minutes, then steps are faster",
     )
     train.add_argument(
         "--no-capture", action="store_true", help="on a GPU, launch a step's work piece by piece, not as one graph"
@@ -444,7 +447,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--again", action="store_true", help="train anew even if there is a record; what was cut goes on"
     )
-    train.add_argument("--skip-broken", action="store_true", help="leave broken images of a folder out, and list them")
+    train.add_argument("--skip-broken", action="store_true", help="leave broken images out, and name them")
     _add_workers(train)
     train.add_argument("--no-weights", action="store_true", help="keep the record alone")
     train.add_argument("--no-report", action="store_true", help="write no page and picture beside the record")
@@ -461,13 +464,18 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--data",
         help="another data set with classes of the same names: folder:PATH, with a sub-folder a class; what lies in "
-        "PATH/test/ is scored, or all of PATH; or list:FOLDER, whose test.txt is (default: the test pictures of the "
-        "data set it was trained on)",
+        "PATH/test/ is scored, or all of PATH; or list:FOLDER, whose test.txt is (train.txt must be there, too); or "
+        "csv:FILE, whose rows of split test are, without that column 15 %% of each class (default: the test pictures "
+        "of the data set it was trained on)",
     )
     evaluate.add_argument("--validation", action="store_true", help="on the validation pictures instead")
     evaluate.add_argument("--batch", type=_count, default=500, help="pictures at a time (default 500)")
-    evaluate.add_argument("--device", help="cuda or cpu (default: the GPU where there is one)")
-    evaluate.add_argument("--root", type=folder, help="folder with cifar-100-python; where a relative PATH starts")
+    evaluate.add_argument("--device", help="cuda, cuda:1, or cpu (default: the first NVIDIA GPU, if there is one)")
+    evaluate.add_argument(
+        "--root",
+        type=folder,
+        help="as in train",
+    )
     evaluate.add_argument("--skip-broken", action="store_true", help="leave broken images out, and name them")
     _add_workers(evaluate)
     evaluate.set_defaults(run=_evaluate)
@@ -499,7 +507,7 @@ def _parser() -> argparse.ArgumentParser:
         "others; plain cross-entropy: as in training); train: as often as in training",
     )
     predict.add_argument("--batch", type=_count, default=256, help="pictures at a time (default 256)")
-    predict.add_argument("--device", help="cuda or cpu (default: the GPU where there is one)")
+    predict.add_argument("--device", help="cuda, cuda:1, or cpu (default: the first NVIDIA GPU, if there is one)")
     predict.set_defaults(run=_predict)
 
     export = commands.add_parser(
@@ -537,27 +545,33 @@ def _parser() -> argparse.ArgumentParser:
     campaign = commands.add_parser(
         "campaign", allow_abbrev=False, help="make the wanted runs that have no record yet, in order"
     )
-    campaign.add_argument("wanted", type=folder, nargs="?", default=Path("book/results/wanted.toml"))
+    campaign.add_argument(
+        "wanted", type=folder, nargs="?", default=Path("book/results/wanted.toml"), help="list of runs, TOML"
+    )
     campaign.add_argument(
         "--only", default="", metavar="REGEX", help="runs with this in their name, such as paper-s[12]"
     )
     campaign.add_argument("--out", type=folder, help="folder of the records (default: beside the list)")
-    campaign.add_argument("--processes", type=int, default=1, help="runs side by side, of one GPU, too")
+    campaign.add_argument("--processes", type=int, default=1, help="runs side by side, also on one GPU")
     campaign.add_argument("--threads", type=int, default=1, help="CPU threads of each")
     campaign.add_argument(
-        "--minutes", type=float, default=float("inf"), help="then what runs is saved, and left for the next campaign"
+        "--minutes",
+        type=float,
+        default=float("inf"),
+        help="stop after so many minutes; unfinished runs continue in the next campaign",
     )
     campaign.add_argument("--device", help="as in train; cpu asks a cluster for no GPU")
     campaign.add_argument("--compile", action="store_true", help="as in train: for runs of many minutes")
     campaign.add_argument("--no-capture", action="store_true", help="as in train")
-    campaign.add_argument("--root", type=folder)
+    campaign.add_argument("--root", type=folder, help="as in train")
     campaign.add_argument("--dry-run", action="store_true", help="say what is missing, make nothing")
     campaign.add_argument(
         "--cluster",
         choices=("slurm", "local"),
-        help="each run as a job of its own; MBIB_CACHE must be on a shared disk",
+        help="slurm: each run as a job of its own, with MBIB_CACHE on a shared disk; local: as processes of this "
+        "machine, to try it out",
     )
-    campaign.add_argument("--hours", type=float, default=24, help="of a job; one that needs more is queued again")
+    campaign.add_argument("--hours", type=float, default=24, help="of a job; one that needs more is requeued")
     campaign.add_argument("--partition", help="of the cluster")
     campaign.set_defaults(run=_campaign)
     return parser

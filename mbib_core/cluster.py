@@ -22,10 +22,12 @@ class Jobs:
     def __init__(self, cluster: str, *, device: str | None, threads: int, hours: float, partition: str | None):
         submitit = extra("submitit", "a campaign on a cluster", install=INSTALL)
         try:
-            self.executor = submitit.AutoExecutor(folder=cache_folder() / "jobs", cluster=cluster)
+            self.executor = submitit.AutoExecutor(
+                folder=cache_folder() / "jobs", cluster=cluster, slurm_max_num_timeout=1000
+            )
         except (RuntimeError, ValueError) as error:
             raise ValueError(
-                f"no cluster {cluster!r} is to be found from here ({error}): start where sbatch is"
+                f"cannot reach a {cluster!r} cluster from here ({error}): start the campaign where sbatch is"
             ) from None
         self.executor.update_parameters(
             name="mbib",
@@ -40,13 +42,15 @@ class Jobs:
             return Job(self.executor.submit(Command(words, folder, log)))
         except RuntimeError as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-            raise OSError(f"the cluster took no job ({reason}): look at --partition, --hours and your quota") from None
+            raise OSError(
+                f"the cluster rejected the job ({reason}): check --partition, --hours and your quota"
+            ) from None
 
 
 @dataclass
 class Command:
     """A command that a job runs in a folder; its exit status. A job that was stopped before it was done, as it had no
-    time left or made room for another, is queued again, and what the command saved goes on."""
+    time left or made room for another, is requeued, and resumes from what the command saved."""
 
     words: list[str]
     folder: Path

@@ -141,7 +141,7 @@ def _checked(
         for n in CHECKED:
             wanted, found = answering(_images(run, n)), other(_images(run, n))
             if not (wanted.isfinite().all() and found.shape == wanted.shape):
-                raise ValueError(f"the answers of these weights are not finite, or not one for each of {n} images")
+                raise ValueError(f"these weights give no finite answer to each image in a batch of {n}")
             difference = max(difference, float((found - wanted).abs().max()))
     if not difference <= TOLERANCE:
         raise ValueError(

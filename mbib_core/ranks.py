@@ -71,7 +71,7 @@ def waiting_for_the_others(checkpoint: Path) -> Iterator[None]:
 def together(learner: nn.Module) -> nn.Module:
     """`learner` with gradients that are averaged over the processes; it has the first one's weights everywhere.
 
-    To be called anew when other parameters are trained.
+    Call it again whenever the set of trained parameters changes.
     """
     if ranks_here()[1] == 1:
         return learner

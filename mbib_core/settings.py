@@ -134,15 +134,18 @@ class Settings:
     )
     trunk_rate: float | None = _of(float, "factor of the learning rate in the backbone", low=0)
     frozen: float | None = _of(
-        float, "share of the epochs, the first ones, in which a pretrained backbone stands still", low=0, high=1
+        float, "share of the epochs, from the first, during which a pretrained backbone is frozen", low=0, high=1
     )
     augmentation: str | None = _of(
-        str, f"{', '.join(AUGMENTATIONS)} (all but none after crop+flip)", choices=AUGMENTATIONS
+        str,
+        f"{', '.join(AUGMENTATIONS)} (in memory all but none follow crop+flip; images read while training take the "
+        f"resized crops or none)",
+        choices=AUGMENTATIONS,
     )
     average: str | None = _of(str, "weights that are kept: ema, or swa, of the last quarter", choices=("ema", "swa"))
     size: int | None = _of(
         int,
-        "pixels a side that the images of a folder are made (default 32; imagenet-lt, inaturalist, finetune: 224)",
+        "pixels a side that your images are resized to (default 32; imagenet-lt, inaturalist, finetune: 224)",
         low=8,
         high=1024,
     )

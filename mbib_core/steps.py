@@ -23,7 +23,7 @@ class Step:
     """A step of SGD on one batch; `step(batch, progress)` returns its loss, on the device.
 
     `module` is the learner, or what shares it out among processes; `ascent` takes the gradient from elsewhere (see
-    `Stage`), and `after` is done behind every step, never captured.
+    `Stage`), and `after` runs after every step and is never captured.
     """
 
     learner: Learner
@@ -101,7 +101,7 @@ def obstacle(source: object, *, precision: str, ranks: int, policy: str) -> str:
     `policy` is the augmentation's.
     """
     if precision == "float16":
-        return "in float16 a step looks at its gradients before it is made"
+        return "in float16 the gradients must be checked for overflow before each step"
     if ranks > 1:
         return "several processes wait for each other in every step"
     if policy:
@@ -216,7 +216,7 @@ class Captured:
 
     def _give_up(self, why: str) -> None:
         self.failed, self.replay = True, None
-        warnings.warn(f"the steps are not captured, which makes them slower: {why}", stacklevel=2)
+        warnings.warn(f"steps run without a CUDA graph, which is slower: {why}", stacklevel=2)
 
 
 def _tensors(draws: Draws | None) -> list[Tensor]:

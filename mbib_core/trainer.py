@@ -152,7 +152,7 @@ def train(
             reading.callback(source.close)
             why = obstacle(source, precision=precision, ranks=ranks, policy=augmentation.policy) if graph else ""
             if why and first < epochs and rank == 0:
-                warnings.warn(f"the steps are not captured, which makes them slower: {why}", stacklevel=2)
+                warnings.warn(f"steps run without a CUDA graph, which is slower: {why}", stacklevel=2)
             if run.compiled and first < epochs:
                 scales = {recipe.scale(epoch, epochs) for epoch in range(first, epochs)}
                 own_share = torch.zeros(len(range(rank, recipe.batch, ranks)), 3, *size, dtype=torch.uint8)

@@ -187,7 +187,7 @@ REFUSED = [name for name, row in METHODS.items() if row.parts.experts or row.par
 def test_methods_made_of_the_cifar_resnet_refuse_a_backbone_and_say_which_do_not(method: str) -> None:
     for asked in ({"backbone": "resnet50"}, {"trunk_rate": 0.1}, {"schedule": "imagenet-lt"}):
         with pytest.raises(
-            ValueError, match=f"^{method} is made of the CIFAR ResNet .* as all of .*; the other methods"
+            ValueError, match=f"^{method} is built on the CIFAR ResNet and takes no backbone.*; so are .*sade"
         ):
             settle(Settings(method=method, **asked))
 

@@ -202,8 +202,8 @@ def test_a_run_that_is_wanted_twice_keeps_the_most_that_is_asked(tmp_path: Path)
         ("[[run]]\nimbalance = 0.5", "run 1: the imbalance factor of Glyphs-LT must lie between 1 and"),
         ('[[run]]\ndata = "cifar100-lt"\nimbalance = [10, -5]', "run 1: imbalance factor -5 must be 1 or larger"),
         ('[[run]]\ndata = "cifar100-lt"\nimbalance = 501', "run 1: imbalance factor 501 leaves the last class empty"),
-        ('[[run]]\ndata = "folder:birds"', "run 1: a campaign makes runs on published data"),
-        ('[[run]]\npictures = "0123"', "run 1: a campaign makes runs on published data: give folders to"),
+        ('[[run]]\ndata = "folder:birds"', "run 1: a campaign makes runs on glyphs-lt and cifar100-lt only"),
+        ('[[run]]\npictures = "0123"', "only: use `mbib train` for images of your own and for lists"),
         ("[[run", "is no TOML"),
         (f"[[run]]\nbeta = {'[' * 3000}{']' * 3000}", "is no TOML: maximum recursion depth"),
         ("[run]\nbeta = 1", r"must hold \[\[run\]\] entries"),
@@ -470,7 +470,9 @@ def test_jobs_are_asked_for_as_submitit_hands_them_to_slurm(tmp_path: Path, monk
 @pytest.mark.fault("a cluster that is not there")
 def test_a_cluster_that_is_not_there_is_told_and_one_that_takes_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
     submitit = pytest.importorskip("submitit")
-    with pytest.raises(ValueError, match=r"no cluster 'slurm' is to be found from here .*: start where sbatch is"):
+    with pytest.raises(
+        ValueError, match=r"cannot reach a 'slurm' cluster from here .*: start the campaign where sbatch is"
+    ):
         Jobs("slurm", device=None, threads=1, hours=1, partition=None)
     jobs = Jobs("local", device="cpu", threads=1, hours=1, partition=None)
 
@@ -478,7 +480,7 @@ def test_a_cluster_that_is_not_there_is_told_and_one_that_takes_no_job(monkeypat
         raise submitit.core.utils.FailedJobError("sbatch: error: QOSMaxSubmitJobPerUserLimit")
 
     monkeypatch.setattr(submitit.AutoExecutor, "submit", full)
-    with pytest.raises(OSError, match=r"the cluster took no job .*MaxSubmit.*: look at --partition, --hours and your"):
+    with pytest.raises(OSError, match=r"the cluster rejected the job .*MaxSubmit.*: check --partition, --hours and"):
         jobs([], Path(), Path())
 
 

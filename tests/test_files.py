@@ -302,7 +302,7 @@ def test_a_class_of_broken_pictures_ends_the_run(copy: Path) -> None:
     for path in (copy / "blue").iterdir():
         path.write_bytes(b"no picture")
     data = load(f"list:{copy}", size=16, skip_broken=True)
-    with pytest.raises(ValueError, match="so are all pictures of its class: mend some, or take the class out"):
+    with pytest.raises(ValueError, match="so is every other picture of its class: repair some, or"):
         run(settings(data=data.name), data, workers=0)
 
 
@@ -486,7 +486,7 @@ def test_a_published_list_is_known_by_its_length(tmp_path: Path) -> None:
         (("train.txt", "\nred/photo 1.jpg -1"), "train.txt, line 42, is no path with a label"),
         (
             ("test.txt", "\nred/photo 1.jpg 3"),
-            r"test.txt: the label 3 of red/photo 1.jpg is no class, they run from 0 to 2",
+            r"test.txt: the label 3 of red/photo 1.jpg is not a class: labels run from 0 to 2",
         ),
         (("train.txt", "\nred/photo 1.jpg 4"), "no training picture of 3"),
         (("train.txt", "\nred/photo 1.jpg 99999999"), "labels run up to 99999999 in 42 lines"),
@@ -573,7 +573,10 @@ def test_a_table_without_parts_is_split_and_numbers_are_sorted_as_numbers(photog
         ("where,label\na,0", "has no column of paths among where, label: call it path"),
         ("path,kind\na,0", "has no column of labels among path, kind: call it label"),
         ("path,label\na,0\nb", "line 3, lacks a path or a label"),
-        ("path,label,split\na,0,train\nb,1,tset", "line 3: tset is no part: write train, val or test"),
+        (
+            "path,label,split\na,0,train\nb,1,tset",
+            "line 3: 'tset' in the split column is not a part: write train, val or test",
+        ),
         ("path,label\n", "lists no picture"),
     ],
 )

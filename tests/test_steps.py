@@ -276,7 +276,7 @@ def test_what_cannot_be_captured_is_told_once_and_trained_as_it_is(
     more: dict[str, Any], sentence: str, tiny_data: LongTailed, tiny_schedule: Schedule, recorder: Recorder
 ) -> None:
     settings = replace(TINY, **more)
-    with pytest.warns(UserWarning, match=f"the steps are not captured, which makes them slower: {sentence}") as heard:
+    with pytest.warns(UserWarning, match=f"steps run without a CUDA graph, which is slower: {sentence}") as heard:
         found = quietly(settings, tiny_data)
     assert len(heard) == 1
     assert not found.captured
@@ -417,7 +417,7 @@ def test_a_run_that_was_cut_on_a_gpu_goes_on_to_the_same_numbers(
 def test_a_step_that_looks_at_a_value_on_a_gpu_is_told_and_trained_as_it_is(
     method: str, tiny_schedule: Schedule
 ) -> None:
-    with pytest.warns(UserWarning, match="the steps are not captured"):
+    with pytest.warns(UserWarning, match="steps run without a CUDA graph"):
         found = on_gpu(replace(TINY, method=method, epochs=2), coloured([40, 30, 20]))
     assert len(found.history["loss"]) >= 2
 

@@ -56,10 +56,11 @@ def from_dataset(
     column of images and one of labels, or any that gives (PIL picture or uint8 tensor [3, H, W], whole number).
 
     Pictures are read while training, at `size` pixels a side, and cropped there, so leave transforms out; a
-    `TensorDataset` is taken as arrays, at its own size. Labels come from `targets`, `labels` or the column of labels if
-    there is one, else every item is read once. Without `classes` the names are those of the training set, or the
-    numbers. The fingerprint is of the labels, not the pixels: give other pictures another name. Raises TypeError or
-    ValueError with a sentence on anything else, and as `LongTailed` does.
+    `TensorDataset` is taken as arrays, at its own size, if all three are one. Pictures are taken as they are, neither
+    turned by their EXIF tag nor put on white. Labels come from `targets`, `labels` or the column of labels if there is
+    one, else every item is read once. Without `classes` the names are those of the training set, or the numbers. The
+    fingerprint is of the labels, not the pixels: give other pictures another name. Raises TypeError or ValueError with
+    a sentence on anything else, and as `LongTailed` does.
     """
     given, size = {"train": train, "validation": validation, "test": test}, checked_size(size)
     if all(isinstance(dataset, TensorDataset) for dataset in given.values()):

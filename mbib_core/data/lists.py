@@ -56,9 +56,9 @@ def load_lists(
     published (such as `ImageNet_LT_train.txt`), with as many lines. Class names are the lines of `classes.txt`, else
     the folders of the pictures where each class has one, else the numbers.
 
-    Without a test list the validation list is what is reported (on iNaturalist all do), and validation is held out of
-    training as `folders.held_out` says; without both, both are. The `fingerprint` is that of the lists, so that lists
-    with other paths or another order make other runs.
+    Without a test list the validation list serves as the test set (as is usual on iNaturalist), and a validation part
+    is held out of training as `folders.held_out` says; without either list, both parts are. The
+    `fingerprint` is that of the lists, so that lists with other paths or another order make other runs.
 
     No picture is opened. Raises FileNotFoundError if there is no such folder or list, ValueError with a sentence on a
     line that is none, a label out of range, another number of lines than is published, and files that are missing.
@@ -102,7 +102,9 @@ def load_table(file: str | Path, *, root: str | Path | None = None, size: int, s
                     raise ValueError(f"{file}, line {number}, lacks a path or a label: is the file cut off?")
                 word = row[part].strip().lower() if part is not None and part < len(row) else ""
                 if word and word not in PARTS:
-                    raise ValueError(f"{file}, line {number}: {word} is no part: write train, val or test")
+                    raise ValueError(
+                        f"{file}, line {number}: {word!r} in the split column is not a part: write train, val or test"
+                    )
                 labels.append(codes.setdefault(row[label].strip(), len(codes)))
                 parts.append(known.index(PARTS.get(word, "train")))
                 yield row[path].strip()
@@ -204,7 +206,7 @@ def _check_lines(file: Path, lines: Lines, train: Path, trained: Lines, publishe
     if strange := np.flatnonzero(lines.labels > last)[:1].tolist():
         what = lines.paths.name(strange[0])
         raise ValueError(
-            f"{file}: the label {lines.labels[strange[0]]} of {what} is no class, they run from 0 to {last}"
+            f"{file}: the label {lines.labels[strange[0]]} of {what} is not a class: labels run from 0 to {last}"
             + ("" if published else f" in {train.name}")
         )
 

@@ -42,7 +42,7 @@ class Source(Protocol):
 
 
 class Paths(Sequence[Path]):
-    """Names of files below `root`, packed: a million take 80 MB at most, and processes share them."""
+    """Names of files below `root`, packed in one array (a million short names: 60 MB), which forked processes share."""
 
     def __init__(self, names: Iterable[str | bytes], root: str | Path = ""):
         packed, ends = bytearray(), array("q", [0])
@@ -230,7 +230,9 @@ class Reader:
                 self.images.told.add(words)
                 print(f"mbib: warning: passed over as broken: {words}", file=sys.stderr)
         if broken and not len(y) and self.training:
-            raise ValueError(f"{broken[-1]}, and so are all pictures of its class: mend some, or take the class out")
+            raise ValueError(
+                f"{broken[-1]}, and so is every other picture of its class: repair some, or remove the class"
+            )
         return Images(x, y)
 
 

@@ -152,8 +152,8 @@ def _check_trunk(s: Settings, method: Method, observations: int) -> None:
     if (parts.experts or parts.picture) and (schedule.backbone or schedule.trunk_rate != 1):
         alike = ", ".join(name for name, row in METHODS.items() if row.parts.experts or row.parts.picture)
         raise ValueError(
-            f"{s.method} is made of the CIFAR ResNet and has no backbone, pretrained or trunk_rate, as all of {alike}; "
-            f"the other methods do"
+            f"{s.method} is built on the CIFAR ResNet and takes no backbone, pretrained or trunk_rate, asked for or "
+            f"from the schedule {s.schedule} (folder has none); so are {alike}"
         )
     if schedule.frozen and not s.pretrained:
         raise ValueError(

@@ -60,7 +60,8 @@ def backbone(name: str, n: int) -> Stages | TimmStages:
 
 
 def check_backbone(name: str, n: int) -> None:
-    """Raises what `backbone(name, n)` would and draws nothing; how many stages a network of timm's has shows later."""
+    """Raises what `backbone(name, n)` would and draws no weights; how many stages a timm network has is known only when
+    it is built."""
     if name.startswith(TIMM):
         if not timm(name).is_model(name.removeprefix(TIMM)):
             raise _unknown(name)

@@ -49,7 +49,7 @@ class Trunk(NamedTuple):
 
 def name_of(pretrained: str, backbone: str) -> str:
     """What a run calls the weights that were asked for: "ResNet50_Weights.IMAGENET1K_V2", "timm:resnet18.a1_in1k", or
-    the SHA-256 of a file, "sha256:...". Such names are their own.
+    the SHA-256 of a file, "sha256:...". A name that already starts with "timm:" or "sha256:" is returned unchanged.
 
     "default" are the library's recommended ones. Raises ValueError or FileNotFoundError with a sentence if there are no
     such weights.
