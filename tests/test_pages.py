@@ -342,6 +342,7 @@ SERIOUS = """options => axe.run(options).then(found => found.violations
 def faults(page, *rules: str) -> list:
     """What axe calls serious or critical: by all rules, or by these."""
     base = pytest.importorskip("axe_playwright_python.base")
+    page.evaluate("Promise.all(document.getAnimations().map(one => one.finished))")  # what fades in is pale till then
     page.evaluate(base.AXE_SCRIPT)
     options = {"resultTypes": ["violations"], "preload": False, **({"runOnly": list(rules)} if rules else {})}
     return page.evaluate(SERIOUS, options)

@@ -51,7 +51,7 @@ OTHER: dict[str, Any] = {
     "alphas": (0.1, 0.4), "beta": 1.5, "k": 0.1, "gamma": 0.1, "taps": 2, "precision": "float32", "purpose": "choosing",
     "pictures": "0123", "flip": False, "batch": 64, "rate": 0.2, "weight_decay": 1e-3, "depth": 20, "size": 64,
     "augmentation": "none", "average": "ema", "backbone": "resnet10", "pretrained": "sha256:0", "trunk_rate": 0.5,
-    "frozen": 0.5, "test_curve": True,
+    "frozen": 0.5, "test_curve": True, "stream": True,
 }  # fmt: skip
 OTHER |= {name: setting.kind(1) for name, setting in SETTINGS.items() if name not in OTHER}
 
@@ -412,7 +412,7 @@ def test_runs_that_differ_in_more_than_the_seed_have_rows_of_their_own() -> None
     others = [
         made(method="mbib", **{**(trunk if name in ("pretrained", "frozen") else {}), name: value})
         for name, value in OTHER.items()
-        if name not in ("seed", "method", "taps", "pictures", "data", "size")
+        if name not in ("seed", "method", "taps", "pictures", "data", "size", "stream")
         and (name in METHODS["mbib"].own or name not in SETTINGS)
     ]
     others.append(made(method="mbib", seed=1) | {"machine": {"precision": "float16"}})  # "auto" on another machine

@@ -268,7 +268,7 @@ def test_fewer_pictures_than_a_batch_leave_nothing_to_capture(tiny_schedule: Sch
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        ({"precision": "float16"}, "in float16 a step looks at its gradients before it is made"),
+        ({"precision": "float16"}, "in float16 the gradients must be checked for overflow"),
         ({"augmentation": "randaugment"}, "randaugment sorts the images of a batch by operation on the CPU"),
     ],
 )
