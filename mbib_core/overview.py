@@ -25,7 +25,8 @@ from mbib_core.methods import FAMILIES, METHODS, Method, method_of, settle
 from mbib_core.results import SHOTS, Record, over_seeds, published
 from mbib_core.schedules import schedule_of
 from mbib_core.settings import Settings
-from mbib_core.trainer import new_learner, optimizer_for, train_mode
+from mbib_core.steps import optimizer_for, train_mode
+from mbib_core.trainer import new_learner
 
 KEPT = Path(__file__).with_name("costs.csv")
 COUNTED = 8  # images of the step that is counted

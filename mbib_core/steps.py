@@ -1,4 +1,4 @@
-"""A training step, from a batch to new weights, and an epoch of them: launched one by one, or from a CUDA graph."""
+"""A training step: what it moves, how it is made, and an epoch of them, launched one by one or from a CUDA graph."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -12,10 +12,53 @@ from torch import Tensor, nn
 
 from mbib_core.batches import Batch, Draws, Source
 from mbib_core.learners import Learner, Loss
-from mbib_core.methods.method import paced
+from mbib_core.methods.method import Stage, paced
 from mbib_core.ranks import spread
+from mbib_core.schedules import Schedule
 
+TRUNK = "backbone."  # what the names of a backbone's parameters begin with
 WARM_UP = 3  # steps of each picture size that are made as they are before one is captured
+
+
+def optimizer_for(
+    learner: Learner, stage: Stage, recipe: Schedule, device: torch.device
+) -> tuple[torch.optim.SGD, torch.amp.GradScaler]:
+    """SGD for the parameters that the stage trains; the others need no gradient. Each group has a `factor` of the rate:
+    the stage's for these parameters, times `trunk_rate` in the backbone."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in set_trained(learner, stage).items():
+        factor = next((f for prefix, f in stage.rates.items() if name.startswith(prefix)), 1.0)
+        factor *= recipe.trunk_rate if name.startswith(TRUNK) else 1.0
+        # What thaws later has a group of its own: fused, all parameters of a group must have momentum, or none.
+        groups.setdefault((factor, recipe.frozen > 0 and name.startswith(TRUNK)), []).append(parameter)
+    trained = [{"params": parameters, "factor": factor} for (factor, _), parameters in groups.items()]
+    # Not fused in float16: fused momentum also moves in steps that the scaler skips for overflow (torch 2.15).
+    half = learner.precision == "float16"
+    sgd = torch.optim.SGD(
+        trained, recipe.rate, recipe.momentum, weight_decay=recipe.weight_decay, fused=not half and device.type != "mps"
+    )
+    return sgd, torch.amp.GradScaler(device.type, enabled=half)
+
+
+def set_trained(learner: Learner, stage: Stage, *, frozen: bool = False) -> dict[str, nn.Parameter]:
+    """Lets those parameters need a gradient that the stage trains, but for the backbone's if it is `frozen`; returns
+    them by name."""
+    trained = {}
+    for full_name, parameter in learner.named_parameters():
+        name = full_name.removeprefix("network.")
+        still = name.startswith(learner.still) or (frozen and name.startswith(TRUNK))
+        if parameter.requires_grad_(name.startswith(stage.trains) and not still).requires_grad:
+            trained[name] = parameter
+    return trained
+
+
+def train_mode(learner: Learner, stage: Stage) -> None:
+    """Training mode, but for what the stage does not train: batch norm, and what else depends on the mode."""
+    learner.train()
+    for module in learner.modules():
+        inside = list(module.parameters())
+        if inside and not stage.statistics_move and not any(p.requires_grad for p in inside):
+            module.eval()
 
 
 @dataclass

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from tqdm.auto import tqdm
 
 from mbib_core.augmentation import AUGMENTATIONS
@@ -22,19 +21,18 @@ from mbib_core.data.longtailed import Images, LongTailed, first_of_each_class
 from mbib_core.devices import autocast, full_float32, pick_device, pick_precision, readers, threads
 from mbib_core.evaluation import accuracies, all_finite, answers, answers_together, of_kind
 from mbib_core.learners import Learner
-from mbib_core.methods import Method, Stage, method_of, settle
+from mbib_core.methods import Method, method_of, settle
 from mbib_core.networks import default_prediction
 from mbib_core.networks.pretrained import Trunk, file_of, read_trunk
 from mbib_core.ranks import average_statistics, mean_over_ranks, ranks_here, synchronise, together
 from mbib_core.results import commit_of_code
-from mbib_core.schedules import Schedule, schedule_of
+from mbib_core.schedules import schedule_of
 from mbib_core.settings import Settings
-from mbib_core.steps import Captured, Step, epoch_of, graph_on, obstacle
+from mbib_core.steps import Captured, Step, epoch_of, graph_on, obstacle, optimizer_for, set_trained, train_mode
 from mbib_core.weights import Saved
 
 CURVE_POINTS = 20  # how often, at the most, a run is scored on validation images while it trains
 CURVE_IMAGES = 20  # of each class, the first ones
-TRUNK = "backbone."  # what the names of a backbone's parameters begin with
 
 
 @dataclass
@@ -258,47 +256,6 @@ def new_learner(
         if trunk is not None:
             trunk.put_into(network.get_submodule("backbone"))
         return method.learner(network, data.counts, precision)
-
-
-def optimizer_for(
-    learner: Learner, stage: Stage, recipe: Schedule, device: torch.device
-) -> tuple[torch.optim.SGD, torch.amp.GradScaler]:
-    """SGD for the parameters that the stage trains; the others need no gradient. Each group has a `factor` of the rate:
-    the stage's for these parameters, times `trunk_rate` in the backbone."""
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for name, parameter in set_trained(learner, stage).items():
-        factor = next((f for prefix, f in stage.rates.items() if name.startswith(prefix)), 1.0)
-        factor *= recipe.trunk_rate if name.startswith(TRUNK) else 1.0
-        # What thaws later has a group of its own: fused, all parameters of a group must have momentum, or none.
-        groups.setdefault((factor, recipe.frozen > 0 and name.startswith(TRUNK)), []).append(parameter)
-    trained = [{"params": parameters, "factor": factor} for (factor, _), parameters in groups.items()]
-    # Not fused in float16: fused momentum also moves in steps that the scaler skips for overflow (torch 2.15).
-    half = learner.precision == "float16"
-    sgd = torch.optim.SGD(
-        trained, recipe.rate, recipe.momentum, weight_decay=recipe.weight_decay, fused=not half and device.type != "mps"
-    )
-    return sgd, torch.amp.GradScaler(device.type, enabled=half)
-
-
-def set_trained(learner: Learner, stage: Stage, *, frozen: bool = False) -> dict[str, nn.Parameter]:
-    """Lets those parameters need a gradient that the stage trains, but for the backbone's if it is `frozen`; returns
-    them by name."""
-    trained = {}
-    for full_name, parameter in learner.named_parameters():
-        name = full_name.removeprefix("network.")
-        still = name.startswith(learner.still) or (frozen and name.startswith(TRUNK))
-        if parameter.requires_grad_(name.startswith(stage.trains) and not still).requires_grad:
-            trained[name] = parameter
-    return trained
-
-
-def train_mode(learner: Learner, stage: Stage) -> None:
-    """Training mode, but for what the stage does not train: batch norm, and what else depends on the mode."""
-    learner.train()
-    for module in learner.modules():
-        inside = list(module.parameters())
-        if inside and not stage.statistics_move and not any(p.requires_grad for p in inside):
-            module.eval()
 
 
 def _look(run: Trained, data: LongTailed, curve_images: Any, epoch: int, total: int, checkpoint: Path | None) -> None:

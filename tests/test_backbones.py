@@ -31,7 +31,8 @@ from mbib_core.report import report
 from mbib_core.runs import record_of, write_features
 from mbib_core.schedules import SCHEDULES, schedule_of
 from mbib_core.settings import Settings, run_id
-from mbib_core.trainer import Trained, new_learner, optimizer_for
+from mbib_core.steps import optimizer_for
+from mbib_core.trainer import Trained, new_learner
 from mbib_core.weights import read_weights, write_weights
 
 NAMES = "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2"
