@@ -137,6 +137,7 @@ def test_every_citation_is_in_the_bibliography():
 # ---------------------------------------------------------------- the script
 
 
+@pytest.mark.slow
 def test_a_second_run_gives_the_same_bytes(tmp_path):
     cells = [
         "import sys, numpy as np\nfrom matplotlib.figure import Figure\nfrom mbib_core import figures",

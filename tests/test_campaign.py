@@ -218,6 +218,7 @@ def test_a_list_that_cannot_be_followed_is_refused_with_the_entry(tmp_path: Path
         wanted_of(tmp_path, text)
 
 
+@pytest.mark.slow
 def test_a_list_is_utf_8_with_or_without_a_byte_order_mark_whatever_the_locale(tmp_path: Path) -> None:
     text = '# 知更鸟\n[[run]]\nmethod = "ce"'
     (tmp_path / "wanted.toml").write_text(text, encoding="utf-8-sig")

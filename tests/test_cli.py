@@ -93,6 +93,7 @@ def test_the_installed_command_helps_and_refuses_other_words() -> None:
     assert process("--version").stdout == f"mbib {version('mbib-core')}\n"
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_with_libraries_that_are_imported_then() -> None:
     modules = "mbib_core.report, mbib_core.sliders, mbib_core.serving"
     code = f"import sys, {modules}; print({{'matplotlib', 'pandas'}} & set(sys.modules))"
@@ -494,6 +495,7 @@ def test_without_the_extra_a_run_is_kept_and_what_needs_it_says_how_to_get_it(
         figures.score_map([[1.0]], "a", "b", xlabel="", finding="")
 
 
+@pytest.mark.slow
 def test_without_the_extra_all_but_the_figures_are_imported() -> None:
     code = f"""import pkgutil, sys; sys.modules.update(dict.fromkeys({EXTRA})); import mbib_core
 for module in pkgutil.walk_packages(mbib_core.__path__, "mbib_core.", onerror=print):

@@ -113,6 +113,7 @@ def test_equal_spreads_and_sizes_give_the_t_of_both_together():
 
 
 @pytest.mark.parametrize(("n", "m", "wide"), [(5, 5, 1), (5, 10, 1), (5, 5, 4), (3, 10, 2)])
+@pytest.mark.slow
 def test_the_interval_holds_the_true_difference_in_95_of_100_experiments(n, m, wide):
     rng = np.random.default_rng(0)
     draws = 800

@@ -1176,6 +1176,7 @@ def test_the_example_trains_a_foreign_network_in_a_foreign_loop() -> None:
     assert accuracy["few"] > 12
 
 
+@pytest.mark.slow
 def test_the_example_for_colab_says_on_what_it_runs_and_then_does_what_mbib_does() -> None:
     done = run_python("examples/colab.py", "methods")
     assert done.returncode == 0, done.stderr

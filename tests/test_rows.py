@@ -467,7 +467,7 @@ OTHER: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", list(OTHER))
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n == "batch" else pytest.mark.slow) for n in OTHER])
 def test_what_is_asked_for_in_place_of_the_schedules_changes_name_recipe_and_training(
     name: str, tmp_path: Path
 ) -> None:

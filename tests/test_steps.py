@@ -110,7 +110,7 @@ def same_bits(one: Trained, other: Trained) -> bool:
 @pytest.mark.parametrize(
     "method",
     [
-        pytest.param(name, marks=[] if name in (*QUICK, "ldam-drw", "sam") else pytest.mark.slow)
+        pytest.param(name, marks=[] if name in ("mbib", "crt", "ldam-drw", "sam") else pytest.mark.slow)
         for name, row in METHODS.items()
         if not row.parts.picture and name not in ("tsc", "rbl")  # these look at values, and no graph is made of them
     ],

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, coloured
+from conftest import coloured
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -569,7 +569,7 @@ class Waits(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in METHODS]
+    "method", [pytest.param(name, marks=[] if name in ("mbib", "kcl") else pytest.mark.slow) for name in METHODS]
 )
 def test_a_step_looks_at_no_value_on_the_device(
     method: str, tiny_data: LongTailed, monkeypatch: pytest.MonkeyPatch
