@@ -25,7 +25,7 @@ from mbib_core.evaluation import all_finite, answers, of_kind
 from mbib_core.methods import method_of
 from mbib_core.networks import Outputs, default_prediction, predictions
 from mbib_core.settings import Settings
-from mbib_core.text import printable
+from mbib_core.text import listed, printable
 from mbib_core.weights import Saved
 
 
@@ -304,8 +304,8 @@ def _matches(classes: list[str], known: list[str], where: str) -> None:
         )
 
 
-def _some(names: list[str], most: int = 5) -> str:
-    return ", ".join(map(printable, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _some(names: list[str]) -> str:
+    return listed([printable(name) for name in names])
 
 
 def _folder(name: str, root: str | Path | None) -> Path | None:

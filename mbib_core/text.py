@@ -37,5 +37,10 @@ def cell(text: object) -> str:
     return f"'{text}" if str(text).startswith(("=", "+", "-", "@", "\t", "\r")) else str(text)
 
 
+def listed(names: list[str], most: int = 5) -> str:
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def _acts(c: str) -> bool:
     return c in DIRECTIONS or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")

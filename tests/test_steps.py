@@ -4,7 +4,8 @@ Without a GPU a `Tape` stands in for a CUDA graph: it writes down the operations
 them again on the same tensors. A number that a step took from Python would be as frozen on it as in a graph.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextlib import nullcontext as nothing
 from dataclasses import replace
 from pathlib import Path
@@ -196,10 +197,9 @@ def test_a_loss_without_a_signature_that_tells_is_captured_anew_too(
     assert recorder.log.count("captured") == 3
 
 
-def test_a_run_that_was_cut_in_captured_epochs_goes_on_to_the_same_bits(
-    tiny_data: LongTailed, tiny_schedule: Schedule, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings, checkpoint = replace(TINY, method="ldam-drw", epochs=6), tmp_path / "run.pt"
+@contextmanager
+def cut_in_epoch_4(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Within it a run must be stopped by Ctrl-C before its fourth epoch."""
     drawn = trainer.draw
 
     def cut(*given: Any, epoch: int, **more: Any) -> Any:
@@ -210,7 +210,15 @@ def test_a_run_that_was_cut_in_captured_epochs_goes_on_to_the_same_bits(
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "draw", cut)
         with pytest.raises(KeyboardInterrupt):
-            quietly(settings, tiny_data, checkpoint=checkpoint)
+            yield
+
+
+def test_a_run_that_was_cut_in_captured_epochs_goes_on_to_the_same_bits(
+    tiny_data: LongTailed, tiny_schedule: Schedule, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, checkpoint = replace(TINY, method="ldam-drw", epochs=6), tmp_path / "run.pt"
+    with cut_in_epoch_4(monkeypatch):
+        quietly(settings, tiny_data, checkpoint=checkpoint)
     saved = torch.load(checkpoint, weights_only=True)
     assert saved["captured"] is True
     assert [type(group["lr"]) for group in saved["optimizer"]["param_groups"]] == [float]
@@ -397,17 +405,9 @@ def test_a_run_that_was_cut_on_a_gpu_goes_on_to_the_same_numbers(
     method: str, tiny_schedule: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, settings = coloured([40, 30, 20]), replace(TINY, method=method, epochs=5, rate=0.01)
-    checkpoint, drawn, whole = tmp_path / "run.pt", trainer.draw, on_gpu(settings, data)
-
-    def cut(*given: Any, epoch: int, **more: Any) -> Any:
-        if epoch == 3:
-            raise KeyboardInterrupt
-        return drawn(*given, epoch=epoch, **more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "draw", cut)
-        with pytest.raises(KeyboardInterrupt):
-            on_gpu(settings, data, checkpoint=checkpoint)
+    checkpoint, whole = tmp_path / "run.pt", on_gpu(settings, data)
+    with cut_in_epoch_4(monkeypatch):
+        on_gpu(settings, data, checkpoint=checkpoint)
     found = on_gpu(settings, data, checkpoint=checkpoint)
     assert found.history["loss"] == pytest.approx(whole.history["loss"], rel=1e-3)
 

@@ -18,10 +18,11 @@ from jaxtyping import UInt8
 from PIL import Image
 from tqdm.auto import tqdm
 
-from mbib_core.data.longtailed import Images, LongTailed, check_names, counted, listed
+from mbib_core.data.longtailed import Images, LongTailed, check_names, counted
 from mbib_core.data.pictures import SIDE, checked_size, read_file
 from mbib_core.data.streamed import Paths, Streamed, leave_out_missing, streamed
 from mbib_core.files import expand
+from mbib_core.text import listed
 
 WORKERS = min(4, os.cpu_count() or 1)
 PARTS = {

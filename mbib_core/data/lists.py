@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from mbib_core.data.folders import PARTS, split_off
-from mbib_core.data.longtailed import LongTailed, counted, listed
+from mbib_core.data.longtailed import LongTailed, counted
 from mbib_core.data.streamed import Paths, Streamed, leave_out_missing, streamed
 from mbib_core.files import expand
+from mbib_core.text import listed
 
 
 class Published(NamedTuple):

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from mbib_core.text import listed
+
 
 class Images(NamedTuple):
     """N pictures and their labels."""
@@ -264,11 +266,6 @@ def first_of_each_class(images: Images, n: int) -> Images:
 def counted(n: int, noun: str) -> str:
     """1 picture, 2 pictures, 3 classes."""
     return f"{n} {noun}" + ("" if n == 1 else "es" if noun.endswith("s") else "s")
-
-
-def listed(names: list[str], most: int = 5) -> str:
-    """The first names of a list, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def check_names(what: str, classes: list[str]) -> None:

@@ -26,11 +26,11 @@ from mbib_core.augmentation import Augmentation, resized_crop
 from mbib_core.data.longtailed import Images, counted, spans
 from mbib_core.data.pictures import Refused, centre, open_picture, read_bytes
 from mbib_core.devices import readers_here
+from mbib_core.networks.pretrained import MEAN, STD
 
 MARGIN = 8 / 7  # of the shorter side to what is cut from its middle when a network answers: 256 to 224 pixels
 PIECE = 32  # pictures that a process reads at a time
 # Of ImageNet's training pictures, 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225 of 255: as published networks have them.
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 CURE = "repair or remove it, or leave it out with --skip-broken"
 
 

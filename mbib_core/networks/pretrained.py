@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from mbib_core.extras import extra
 from mbib_core.files import expand
 from mbib_core.networks.imagenet import TIMM, TimmStages, timm, timm_network
+from mbib_core.text import listed
 
-MEAN, STD = (
-    (123.675, 116.28, 103.53),
-    (58.395, 57.12, 57.375),
-)  # ImageNet's, which torchvision's weights were trained on
+# ImageNet's, which torchvision's weights were trained on.
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 SHA256 = "sha256:"
 WRAPPERS = "state_dict", "model_state_dict", "model"  # what a checkpoint keeps the weights under
 PREFIXES = "module.", "_orig_mod.", "backbone.", "network."  # of a parallel, compiled or `Bottleneck` network
@@ -42,7 +41,7 @@ class Trunk(NamedTuple):
         other = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
         more = [key for key in state if key not in wanted and not key.startswith(HEADS)]
         faults = (("they lack", lacking), ("another shape has", other), ("they also have", more))
-        if said := "; ".join(f"{words} {_few(keys)}" for words, keys in faults if keys):
+        if said := "; ".join(f"{words} {listed(keys, 3)}" for words, keys in faults if keys):
             raise ValueError(f"the weights {self.name} do not fit this backbone: {said}")
         network.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
 
@@ -163,7 +162,3 @@ def _stripped(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _digest(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _few(keys: list[str], most: int = 3) -> str:
-    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
