@@ -32,7 +32,7 @@ def headline(folder: Path = BOOK / "results", root: Path = BOOK.parent) -> list[
     Raises SystemExit on a page without marks, or where a method of the answer has no record: the pages then claim
     nothing.
     """
-    records = compare.records_of(folder)
+    records = results.read_records(folder)
     pages = {root / "README.md": "book/", root / "book" / "intro.md": ""}
     runs = {
         data: {m: own(records, data, m) for m in METHODS} for data, _ in (REAL, SMALL)
@@ -83,7 +83,7 @@ def what_is_seen(runs: list[results.Record]):
 
 
 def own(records: list[results.Record], data: str, method: str) -> list[results.Record]:
-    """The final runs of a method with its frozen settings, of every seed and machine."""
+    """The final runs of a method with its frozen settings, by seed."""
     return compare.runs_of(
         records, settle(Settings(data=data, imbalance=100.0, method=method))
     )

@@ -1,32 +1,39 @@
 """Compares recorded runs as independent samples: accuracy in per cent, mean ± sd, differences with their intervals.
 
-A seed fixes the order and the crops of the images, on one machine; what two methods share of it was measured to be
-next to nothing, and on another machine the same seed is another draw. So a run is one draw, whatever its seed.
+A seed fixes the first weights and the order and crops of the images. What two methods share of it was measured to be
+next to nothing, so runs are not paired by their seeds.
 """
 
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
-from mbib_core.results import Record, read_records, settings_of
+from mbib_core.results import Record, settings_of
+from mbib_core.schedules import SCHEDULES
 from mbib_core.settings import Settings, run_id
 
-AGAIN = "again"  # the folder beside the records with those of the same commands on another machine
+# What may vary among runs that follow one recipe; of the rest of the settings only a method's own.
+FREE = ("data", "imbalance", "method", "schedule", "epochs", "seed", "own", "taps", "threads", "purpose", "pictures")
 
 
-def records_of(folder: Path) -> list[Record]:
-    """All records of `folder` and of the folder `again` in it, which holds the same commands' runs on another machine.
+def by_recipe(records: Iterable[Record]) -> list[Record]:
+    """The records of runs as long as their schedule says, with nothing but the method and its own settings changed.
 
-    They are independent runs: take them together. Without a folder there are none.
+    Another augmentation, weight decay or average, or a test set that was looked at in between, is another recipe.
     """
-    return [r for place in (folder, folder / AGAIN) if place.is_dir() for r in read_records(place)]
+    found = []
+    for record in records:
+        settings = Settings.of(record["settings"])
+        plain = replace(Settings(), **{name: getattr(settings, name) for name in FREE})
+        if plain == settings and settings.epochs == SCHEDULES[str(settings.schedule)].epochs:
+            found.append(record)
+    return found
 
 
 def runs_of(records: Iterable[Record], settings: Settings) -> list[Record]:
-    """The records that differ from settled `settings` in the seed alone (and in threads), of every machine, by seed."""
+    """The records that differ from settled `settings` in the seed alone (and in threads), by seed."""
     own = [r for r in records if r["settings"]["method"] == settings.method]
     seeds_of = {r["run_id"]: r["settings"]["seed"] for r in own}
     same = {name for name, seed in seeds_of.items() if name == run_id(replace(settings, seed=seed))}
@@ -181,9 +188,9 @@ def difference(
 ) -> Difference:
     """The mean of `one` minus that of `other`, two independent samples, with Welch's 95 % interval (Welch 1947).
 
-    A sample holds a value a run; where a seed was run on two machines, these are two runs. The two may be of unequal
-    size and spread. Fewer than two runs on a side have no interval, unless `known` says how far single runs spread:
-    then the interval is t sd sqrt(1/n + 1/m), of the same sd on both sides. Raises ValueError for an empty sample.
+    A sample holds a value a run. The two may be of unequal size and spread. Fewer than two runs on a side have no
+    interval, unless `known` says how far single runs spread: then the interval is t sd sqrt(1/n + 1/m), of the same sd
+    on both sides. Raises ValueError for an empty sample.
     """
     return contrast([(1, one), (-1, other)], level=level, known=known)
 

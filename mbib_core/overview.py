@@ -3,7 +3,6 @@
 import ast
 import csv
 import inspect
-import math
 import re
 import statistics
 import sys
@@ -22,7 +21,7 @@ from mbib_core.batches import Batch
 from mbib_core.data.longtailed import Images, LongTailed, long_tailed_counts
 from mbib_core.extras import extra
 from mbib_core.methods import FAMILIES, METHODS, Method, method_of, settle
-from mbib_core.results import SHOTS, Record, over_seeds, published
+from mbib_core.results import SHOTS, Record, published
 from mbib_core.schedules import schedule_of
 from mbib_core.settings import Settings
 from mbib_core.steps import optimizer_for, train_mode
@@ -180,18 +179,27 @@ def html_table(entries: Iterable[Entry]) -> str:
 
 
 def family_page(family: str) -> str:
-    """Every row of a family as Markdown: its sentence, its source and what differs from it; the code below, folded."""
-    said = []
+    """A family as Markdown: of each row its source and what differs from it; the code of all below, folded.
+
+    What a row does stands in the table of all methods. Rows of which nothing more is to be said share a paragraph.
+    """
+    said, plain = [], []
     code: dict[str, None] = {}
     files: dict[str, None] = {}
     for name, row in FAMILIES[family].items():
         at = written(name)
-        differs = f" *Here:* {at.comment}" if at.comment and family != "the paper" else ""
         title = row.title if row.title == name else f"{row.title}, `{name}`"
-        said.append(f'<span id="row-{name}"></span>**{title}** ({row.source}). {about(row)}.{differs}')
+        entry = f'<span id="row-{name}"></span>**{title}** ({row.source})'
+        if at.comment and family != "the paper":
+            said.append(f"{entry}. {at.comment}")
+        else:
+            plain.append(entry)
         code |= dict.fromkeys(at.code.split("\n\n\n"))  # what makes several rows stands once
         files[f"`{at.file}`"] = None
-    fold = f"<details><summary>These {len(said)} rows in code</summary>\n\n{', '.join(files)}\n\n```python\n"
+    said += [f"{'; '.join(plain)}."] if plain else []
+    fold = (
+        f"<details><summary>These {len(FAMILIES[family])} rows in code</summary>\n\n{', '.join(files)}\n\n```python\n"
+    )
     return "\n\n".join([*said, fold + "\n\n\n".join(code) + "\n```\n\n</details>"])
 
 
@@ -245,15 +253,31 @@ def _files() -> list[tuple[str, str, dict[str, tuple[int, int]], list[ast.Functi
 
 
 class Reached(NamedTuple):
-    """What the final runs of one method came to: accuracy in per cent as (mean, half of the 95 % interval) by shot."""
+    """What the final runs of one method came to: accuracy in per cent by shot, one value a run."""
 
     name: str
     runs: int
-    accuracy: dict[str, tuple[float, float]]
+    accuracy: dict[str, list[float]]
     parameters: int
     training: int
-    per_second: tuple[float, float]
     published: float | None
+
+
+def learned(rows: Sequence[Reached]) -> set[str]:
+    """The names of the methods that learned by this recipe.
+
+    A method did not if in every group of classes it has less than half of what the median method has there. One that
+    gives up the tail, or the head, has learned.
+    """
+    median = {
+        shot: statistics.median(statistics.fmean(row.accuracy[shot]) for row in rows if shot in row.accuracy)
+        for shot in {shot for row in rows for shot in row.accuracy}
+    }
+    return {
+        row.name
+        for row in rows
+        if any(statistics.fmean(values) >= median[shot] / 2 for shot, values in row.accuracy.items())
+    }
 
 
 def reached(
@@ -261,25 +285,19 @@ def reached(
 ) -> list[Reached]:
     """One row for each method that has final runs with its own settings by this schedule (the data set's usual one).
 
-    The interval is Student's over seeds, NaN for one run. `training` are multiply-adds, `per_second` the images of the
-    slowest and the fastest run, whatever machine made them. The published value is that of the paper's table 1.
+    `training` are multiply-adds. The published value is that of the paper's table 1.
     """
     records, found = list(records), []
     for name in METHODS:
         settings = settle(Settings(data=data, imbalance=imbalance, method=name, schedule=schedule))
-        runs = list(over_seeds(records, settings).values())
+        runs = compare.runs_of(records, settings)
         if not runs:
             continue
-        shots = [compare.by_seed(runs, shot).values() for shot in SHOTS]
-        accuracy = {
-            shot: (statistics.fmean(values), compare.interval([*values]))
-            for shot, values in zip(SHOTS, shots, strict=True)
-            if values
-        }
-        speeds = [run["pictures_per_second"] for run in runs]
+        shots = [compare.accuracies(runs, shot) for shot in SHOTS]
+        accuracy = {shot: values for shot, values in zip(SHOTS, shots, strict=True) if values}
         cost = training_multiply_adds(settings, stand_in(data, runs[0]["counts"]))
         size, said = runs[0]["parameters"], printed(name, settings)
-        found.append(Reached(name, len(runs), accuracy, size, cost, (min(speeds), max(speeds)), said))
+        found.append(Reached(name, len(runs), accuracy, size, cost, said))
     return found
 
 
@@ -293,24 +311,18 @@ def printed(name: str, settings: Settings) -> float | None:
 
 def cells(row: Reached) -> dict[str, str]:
     """A row as text."""
-    slow, fast = row.per_second
     return {
         "method": row.name,
-        **{shot: with_interval(*row.accuracy[shot]) if shot in row.accuracy else "" for shot in SHOTS},
+        **{shot: compare.spread(row.accuracy[shot]) if shot in row.accuracy else "" for shot in SHOTS},
         "runs": str(row.runs),
         "paper": "" if row.published is None else f"{row.published:.1f}",
         "parameters": f"{row.parameters:,}",
         "training, 10^12": f"{row.training / 1e12:,.1f}",
-        "images/s": f"{slow:,.0f}" if slow == fast else f"{slow:,.0f} to {fast:,.0f}",
     }
 
 
-NOTE = """Test accuracy in % after the last epoch: mean and 95 % interval over runs (Student's t; one run has none).
-training: multiply-adds of all steps, forward and backward; images/s: on the machines of the runs."""
-
-
-def with_interval(mean: float, half: float) -> str:
-    return f"{mean:.1f}" if math.isnan(half) else f"{mean:.1f} ± {half:.1f}"
+NOTE = """Test accuracy in % after the last epoch: mean and standard deviation over runs (one run has none).
+training: multiply-adds of all steps, forward and backward."""
 
 
 def show_reached(rows: Sequence[Reached], *, data: str, imbalance: float, schedule: str | None = None) -> str:
@@ -322,6 +334,8 @@ def show_reached(rows: Sequence[Reached], *, data: str, imbalance: float, schedu
         pd = extra("pandas", "a table")
         lines += [pd.DataFrame([cells(row) for row in rows]).to_string(index=False), "", NOTE]
         lines += ["paper: its table 1, over all classes"] if any(row.published for row in rows) else []
+        failed = [row.name for row in rows if row.name not in learned(rows)]
+        lines += [f"did not learn by this recipe: {', '.join(failed)}"] if failed else []
     missing = [name for name in METHODS if name not in {row.name for row in rows}]
     lines.append(f"\nnot run: {', '.join(missing)}" if missing else "")
     lines.append("\nEach its own recipe, as published (epochs, augmentation, weight decay): nothing was run so far.")

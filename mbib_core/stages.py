@@ -1,4 +1,5 @@
-"""What each classifier of MBIB says of CIFAR-100-LT: the measurements behind the chapter on MBIB, kept in one file.
+"""What each classifier of MBIB says of CIFAR-100-LT, and five methods as their boundary moves: measurements behind the
+chapters, kept in one file.
 
 `python -m mbib_core.stages FOLDER` reads the recorded weights of seed 0 in FOLDER, classifies the test images and some
 training images, some minutes on one core, and writes FOLDER/stages.json. Nothing is trained but linear probes.
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from mbib_core import compare, results
 from mbib_core.data import Images, LongTailed, first_of_each_class, load
+from mbib_core.evaluation import features_of
 from mbib_core.methods import methods_on, settle
 from mbib_core.networks.bottleneck import Bottleneck
 from mbib_core.settings import Settings, run_id
@@ -26,6 +28,8 @@ from mbib_core.weights import read_weights
 
 METHODS = ("mbib", "mbib-beta0")
 TAUS = tuple(step / 8 for step in range(17))  # 0 to 2
+SHIFTED = ("ce", "bsce", "bib", "mbib-beta0", "mbib")
+SHIFTS = tuple(step / 8 for step in range(-4, 13))  # -0.5 to 1.5
 PER_CLASS = 30  # training images of a class, at most
 PROBED = 200  # validation images of a class to which a probe is fitted, at most
 
@@ -68,6 +72,18 @@ def right_by_class(log_p: Tensor, y: Tensor, counts: Tensor, tau: float) -> list
     """For each class, how many of its images are right once tau log n is subtracted."""
     right = (log_p - tau * counts.log()).argmax(1) == y
     return torch.bincount(y[right], minlength=len(counts)).tolist()
+
+
+def on_shifting(network: Bottleneck, data: LongTailed) -> dict[str, dict[str, float]]:
+    """Accuracy (0 to 1) of the network's own answer over the groups of classes, for each of SHIFTS."""
+    found, y = features_of(network, data.test.x), data.test.y
+    own = next(logits for name, logits in found.items() if name.startswith("logits/")).log_softmax(1)
+    size = torch.bincount(y, minlength=len(data.counts)).double()
+    moved = {f"{tau:g}": torch.tensor(right_by_class(own, y, data.counts, tau)) / size for tau in SHIFTS}
+    return {
+        tau: {group: round(float(by_class[mask].mean()), 6) for group, mask in data.shots.items()}
+        for tau, by_class in moved.items()
+    }
 
 
 def on_test(network: Bottleneck, data: LongTailed, shares: Iterable[float]) -> dict[str, Any]:
@@ -196,11 +212,15 @@ def measure(folder: Path, data: LongTailed) -> dict[str, Any]:
         if method == "mbib":
             found[method] |= {"examples": examples(network, data, shares), "usable": usable(network, data)}
     classes = {"classes": data.classes, "counts": data.counts.tolist()}
-    return {"data": data.name} | classes | {"shares": list(shares), "methods": found}
+    shifted = {method: on_shifting(network_of(folder, method), data) for method in SHIFTED}
+    return {"data": data.name} | classes | {"shares": list(shares), "methods": found, "shifted": shifted}
 
 
 def main(folder: Path) -> None:
-    found = measure(folder, load("cifar100-lt", imbalance=100))
+    write(measure(folder, load("cifar100-lt", imbalance=100)), folder)
+
+
+def write(found: dict[str, Any], folder: Path) -> None:
     text = json.dumps(found, ensure_ascii=False)
     (folder / "stages.json").write_text(text.replace('"methods"', '\n"methods"').replace("}, ", "},\n") + "\n")
 

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -195,7 +196,7 @@ def test_signs_are_printed_as_such():
     assert [compare.signed(x) for x in (0.04, -0.04, -1.25, 3)] == ["0.0", "0.0", "−1.2", "+3.0"]
 
 
-def test_accuracies_are_one_value_a_run_also_where_machines_share_a_seed():
+def test_accuracies_are_one_value_a_run_in_their_order():
     assert compare.accuracies([run(3, 0.5), run(3, 0.75), run(1, 0.25)]) == [50, 75, 25]
     assert compare.accuracies([run(0, 0.5)], "few") == compare.accuracies([run(0, 0.5)], by="z") == []
     assert compare.accuracies([run(0, 0.5, "choosing")]) == [50]
@@ -203,12 +204,11 @@ def test_accuracies_are_one_value_a_run_also_where_machines_share_a_seed():
         compare.accuracies([run(0, 0.5), run(1, 0.5, "choosing")])
 
 
-def test_records_of_both_machines_are_taken_together(tmp_path):
-    assert compare.records_of(tmp_path / "none") == []
-    both = compare.records_of(RECORDS)
-    once = results.read_records(RECORDS)
-    assert len(both) == len(once) + len(results.read_records(RECORDS / "again"))
-    settings = settle(results.Settings(data="glyphs-lt", method="mbib"))
-    found = compare.runs_of(both, settings)
-    assert {r["run_id"] for r in found} == {r["run_id"] for r in results.over_seeds(once, settings).values()}
-    assert len(compare.accuracies(found)) == len(found) > len(results.over_seeds(once, settings))
+def test_a_run_by_another_recipe_is_none_of_the_plain_method():
+    plain = settle(results.Settings(method="mbib", beta=2.0, seed=3))
+    other = [{"augmentation": "cutout"}, {"average": "ema"}, {"weight_decay": 1e-3}, {"epochs": 48}, {"rate": 0.1}]
+    other += [{"test_curve": True}, {"flip": False}, {"precision": "bfloat16"}]
+    changed = [settle(replace(plain, **setting)) for setting in other]
+    records = [{"run_id": results.run_id(s), "settings": s.plain()} for s in (plain, *changed)]
+    assert compare.by_recipe(records) == records[:1]
+    assert compare.runs_of(records, plain) == records[:1]

@@ -13,8 +13,7 @@ from mbib_core.methods import METHODS, settle
 from mbib_core.methods.paper import PAPER
 
 BOOK = Path(__file__).parents[1] / "book"
-ONCE = results.read_records(BOOK / "results")
-RECORDS = compare.records_of(BOOK / "results")  # of all machines
+RECORDS = results.read_records(BOOK / "results")
 MAIN = ("ce", "bsce", "bib", "mbib", "mbib-beta0")
 TITLES = {NAMES[name]: name for name in MAIN}
 
@@ -161,18 +160,3 @@ def test_every_run_that_a_chapter_quotes_is_in_its_list(stem: str):
         }
         wanted += results.find(RECORDS, method="bib", **other)
     assert set(listed) == {r["run_id"] for r in wanted}
-
-
-def test_a_run_on_another_machine_is_another_draw():
-    """Each record in `again` is of a recorded run, made by the same command on another kind of machine, neither better
-    nor worse: which is why both are runs of one sample."""
-    once = {r["run_id"]: r for r in ONCE}
-    gaps = []
-    for second in results.read_records(BOOK / "results" / "again"):
-        first = once[second["run_id"]]
-        assert second["command"] == first["command"]
-        assert second["machine"]["device"] != first["machine"]["device"]
-        one, two = (r["test"]["accuracy"][r["test"]["default"]]["all"] for r in (first, second))
-        gaps.append(100 * (two - one))
-    _, low, high = compare.around(gaps)
-    assert low < 0 < high

@@ -24,6 +24,7 @@ spec.loader.exec_module(headline)
 
 PAGES = {ROOT / "README.md": "book/", ROOT / "book" / "intro.md": ""}
 DATA = {"cifar100-lt": "paper", "glyphs-lt": "glyphs"}
+OTHER_RECIPES = ("augmentation", "average", "batch", "head", "rate", "weight_decay")
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -34,10 +35,12 @@ def block(page: Path) -> str:
 def recorded(data: str) -> dict[str, dict[str, list[float]]]:
     """Read here without the package: accuracy in per cent by method and shot, of final runs with frozen settings."""
     found: dict[str, dict[str, list[float]]] = {m: defaultdict(list) for m in headline.METHODS}
-    for path in (ROOT / "book" / "results").rglob(f"{data}-100-*-{DATA[data]}-*.json"):
+    for path in (ROOT / "book" / "results").glob(f"{data}-100-*-{DATA[data]}-*.json"):
         record = json.loads(path.read_text())
         s, test = record["settings"], record.get("test")
         if s["method"] not in found or s["purpose"] != "final" or s["epochs"] != SCHEDULES[DATA[data]].epochs:
+            continue
+        if s.get("test_curve") or any(s.get(name) is not None for name in OTHER_RECIPES):
             continue
         frozen = METHODS[s["method"]]
         own = {k: list(v) if isinstance(v, tuple) else v for k, v in frozen.own.items()}

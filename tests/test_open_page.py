@@ -177,11 +177,9 @@ def test_there_are_ten_guesses_and_the_other_numbers_of_their_table_are_right():
 
 
 def test_what_the_page_says_of_the_distillation_and_of_the_shallow_stages():
-    pooled = compare.records_of(RESULTS)
-
     def accuracy(data: str, method: str, group: str = "all", by: str | None = None) -> list[float]:
         own = settle(Settings(data=data, imbalance=100, method=method))
-        return compare.accuracies(compare.runs_of(pooled, own), group, by=by)
+        return compare.accuracies(compare.runs_of(RECORDS, own), group, by=by)
 
     real = {m: statistics.fmean(accuracy("cifar100-lt", m)) for m in ("mbib", "mbib-beta0")}
     z = [statistics.fmean(accuracy("cifar100-lt", m, "few", "z")) for m in ("mbib", "mbib-beta0")]

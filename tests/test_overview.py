@@ -107,8 +107,7 @@ def test_the_table_has_one_row_a_method_by_one_recipe(capsys: pytest.CaptureFixt
     own = [r for r in records if r["run_id"].startswith("cifar100-lt-100-ce-paper")]
     assert (ce.name, ce.runs, ce.published, mbib.published) == ("ce", len(own), 38.3, 47.5)
     found = [100 * r["test"]["accuracy"]["v"]["all"] for r in own]
-    assert ce.accuracy["all"][0] == pytest.approx(sum(found) / len(found))
-    assert math.isnan(ce.accuracy["all"][1]) == (len(own) == 1)
+    assert ce.accuracy["all"] == pytest.approx(found)
     text = overview.show_reached([ce], data="cifar100-lt", imbalance=100)
     assert "not run: bsce, " in text
     assert "nothing was run so far" in text
@@ -146,6 +145,16 @@ def test_the_ranking_shows_single_runs_and_what_lies_far_below() -> None:
     assert axes.get_xlim()[0] > 70
     assert "2" in [text.get_text() for text in axes.texts]
     assert shown.get_label() == "Ten methods."
+
+
+def test_a_method_learned_if_it_reads_half_of_what_the_median_reads_in_some_group() -> None:
+    def row(name: str, many: float, few: float) -> overview.Reached:
+        return overview.Reached(name, 1, {"many": [many], "few": [few]}, 0, 0, None)
+
+    rows = [row("plain", 90, 20), row("balanced", 80, 60), row("tail alone", 2, 22), row("nothing", 20, 5)]
+    assert overview.learned(rows) == {"plain", "balanced", "tail alone"}
+    assert overview.learned(rows[-1:]) == {"nothing"}, "there is nothing to compare it with"
+    assert "did not learn by this recipe: nothing" in overview.show_reached(rows, data="glyphs-lt", imbalance=100)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from mbib_core.figures.style import (
     CARD,
     COLOURS,
     FAINT,
+    GRID,
     INK,
     MARKERS,
     NAMES,
@@ -242,16 +243,22 @@ def accuracy_and_cost(
     finding: str,
     named: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Accuracy against what the training costs: `ours` as filled marks with their intervals, side by side left of their
-    cost, and hollow marks of what is `printed`, as (cost, accuracy), of the same methods and of others in grey.
+    """Accuracy against what the training costs: `ours` as filled marks with their intervals, side by side on a shaded
+    band, and hollow marks of what is `printed`, as (cost, accuracy), of the same methods and of others in grey.
 
+    All of `ours` cost the same within two in a hundred, which the band says, or a ValueError is raised.
     `named` are words for methods that have no name in the book. `finding` is the picture's alt text.
     """
     order = sorted(ours, key=lambda name: ours[name][0], reverse=True)
+    if max(cost[name] for name in ours) > 1.02 * min(cost[name] for name in ours):
+        raise ValueError("the methods side by side must cost the same")
     with styled():
         figure, axes = one_axes(4.4)
         axes.set_xscale("log")
         left = min(cost.values()) / 1.055 ** (len(order) + 1)
+        axes.axvspan(left * 1.03, min(cost.values()) * 1.028, color=GRID, alpha=0.45, lw=0)
+        axes.text(left * 1.06, 0.985, "all cost 1 ×", color=FAINT, fontsize=8.5, va="top",
+                  transform=axes.get_xaxis_transform())  # fmt: skip
         ends = []
         for place, name in enumerate(order):
             colour, x = colour_of(name, place), cost[name] / 1.055 ** (len(order) - place)

@@ -1,6 +1,6 @@
 """Pictures of what a network says and of its features: maps, lines by class size, reliability, runs, photographs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -296,10 +296,17 @@ def tempered(
     return described(figure, finding)
 
 
-def ranked(marks: Mapping[str, tuple[float, float]], cost: Mapping[str, float], *, xlabel: str, finding: str) -> Figure:
+def ranked(
+    marks: Mapping[str, tuple[float, float]],
+    cost: Mapping[str, float],
+    *,
+    xlabel: str,
+    finding: str,
+    hollow: Collection[str] = (),
+) -> Figure:
     """A row for each name, the best on top: a mark at `marks`' mean with a bar of its half interval, and its cost.
 
-    The mark of a single run, whose half is NaN, is hollow. What lies far below the others is an arrow with its number.
+    The marks of `hollow` are so, and those without an interval, whose half is NaN. What lies far below the others is an arrow with its number.
     Methods of the paper have their colour. `finding` is the alt text.
     """
     order = sorted(marks, key=lambda name: marks[name][0], reverse=True)
@@ -319,9 +326,8 @@ def ranked(marks: Mapping[str, tuple[float, float]], cost: Mapping[str, float], 
                 if not np.isnan(half):
                     axes.plot([max(low, mean - half), mean + half], [row, row], color=colour, lw=3, alpha=0.35,
                               solid_capstyle="butt")  # fmt: skip
-                axes.plot(
-                    mean, row, marker, color=colour, mfc=CARD if np.isnan(half) else colour, mew=1.3, markersize=5
-                )
+                face = CARD if name in hollow or np.isnan(half) else colour
+                axes.plot(mean, row, marker, color=colour, mfc=face, mew=1.3, markersize=5)
             axes.text(
                 1.02, row, f"× {cost[name]:.1f}", size=8, va="center", color=INK, transform=axes.get_yaxis_transform()
             )

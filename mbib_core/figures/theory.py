@@ -1,5 +1,6 @@
 """Pictures of the theory: posteriors and boundaries, the information plane, encoders, teacher and student."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from mbib_core.compare import difference
+from mbib_core.compare import difference, signed
 from mbib_core.figures.style import (
     CARD,
     COLOURS,
@@ -231,8 +232,8 @@ def changes_by_loss(
 ) -> Figure:
     """Change of a number against the `baseline` loss, for each other loss in each group of runs.
 
-    A dot is a run minus the baseline's mean, a bar the difference of means with Welch's 95 % interval, its numbers at
-    the right.
+    A dot is a run minus the baseline's mean, a bar the difference of means with Welch's 95 % interval, the mean at the
+    right. The alt text has the formulas without TeX.
     """
     rows = [(group, loss) for group, runs in groups.items() for loss in runs if loss != baseline]
     losses = list(dict.fromkeys(loss for _, loss in rows))
@@ -250,8 +251,11 @@ def changes_by_loss(
                           markersize=4, alpha=0.55, lw=0)  # fmt: skip
                 axes.errorbar(mean, y, xerr=half, fmt="|", color=colour, markersize=11, lw=2, capsize=0)
                 axes.text(0.02, y, loss, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
-                found[f"{loss}, {group}"] = said = f"{mean:+.2f} ± {half:.2f}".replace("-", "−")
-                axes.text(1.0, y, said, transform=axes.get_yaxis_transform(), va="center", ha="right", fontsize=9)
+                ends = [signed(end, 2) for end in (mean - half, mean + half)]
+                found[plain(f"{loss}, {group}")] = f"{signed(mean, 2)} ({' to '.join(ends)})"
+                axes.text(
+                    1.0, y, signed(mean, 2), transform=axes.get_yaxis_transform(), va="center", ha="right", fontsize=9
+                )
                 y += 0.85
             y += 0.25
         axes.axvline(0, color=INK, lw=1)
@@ -262,4 +266,10 @@ def changes_by_loss(
         axes.set_xticks([t for t in axes.get_xticks() if low - 0.1 * width <= t <= high + 0.1 * width])
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
-    return described(figure, f"{xlabel}: {'; '.join(f'{name} {words}' for name, words in found.items())}.")
+    words = "; ".join(f"{name} {words}" for name, words in found.items())
+    return described(figure, f"{plain(xlabel)}: {words}.")
+
+
+def plain(formula: str) -> str:
+    """TeX as a screen reader should say it: $L_z + 4\\,L_{VSD}$ is L_z + 4 L_VSD."""
+    return re.sub(r"[${}]", "", formula.replace("\\,", " "))

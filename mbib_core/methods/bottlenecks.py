@@ -62,7 +62,9 @@ BOTTLENECKS: dict[str, Method] = {
     ),
     # The demo of Kolchinsky's code has 10 dimensions, batches of 256, and noise drawn anew at test time; here the noise
     # of the test is fixed, as VIB's. At the start the bound is log B to three digits with next to no gradient, as the
-    # images lie further apart than the noise reaches.
+    # images lie further apart than the noise reaches. On Glyphs-LT (batches of 32, 24 epochs) the published beta of
+    # 0.05 leaves the loss at the entropy of the labels, 3.3 nats, and the accuracy at chance; of one run each, 0.005
+    # reached 66 % of the validation images, 0 80 %.
     "nib": _drawn(
         "nonlinear IB",
         "homoscedastic",
