@@ -23,6 +23,7 @@ from mbib_core import cli, trainer
 from mbib_core.augmentation import AUGMENTATIONS, resized_crop
 from mbib_core.batches import Batch, FileSource, draw
 from mbib_core.data import Images, LongTailed, describe, first_of_each_class, from_dataset, load
+from mbib_core.data.checking import unreadable
 from mbib_core.data.folders import load_folder
 from mbib_core.data.lists import PUBLISHED, _class_names, read_lines
 from mbib_core.data.streamed import Paths, Streamed, streamed
@@ -349,6 +350,28 @@ def test_a_run_on_a_list_is_trained_recorded_scored_and_predicted(
     assert f"6 pictures in folders named after a class {100 * record['test']['micro']:.1f} % are right" in said.err
     assert cli.main(train) == 0
     assert "this run was made before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_all_that_is_missing_and_all_that_is_broken_is_found(copy: Path, workers: int) -> None:
+    for number in (0, 5, 22):
+        (copy / "red" / f"photo {number}.jpg").unlink()
+    (copy / "green" / "photo 0.jpg").write_bytes(b"")
+    for name in ("green/photo 3.jpg", "blue/photo 8.jpg"):  # of training and of the test
+        (copy / name).write_bytes((copy / name).read_bytes()[:200])
+    data = load(f"list:{copy}", size=16, stream=True, skip_broken=None)
+    with readers(workers):
+        read, found = zip(*unreadable(data), strict=True)
+    assert sum(read) == 53
+    told = {one.name: one for some in found for one in some}
+    assert {name for name, one in told.items() if one.missing} == {f"red/photo {n}.jpg" for n in (0, 5, 22)} | {
+        "green/photo 0.jpg"
+    }
+    assert {name for name, one in told.items() if not one.missing} == {"green/photo 3.jpg", "blue/photo 8.jpg"}
+    assert told["red/photo 5.jpg"].problem == "is not there"
+    assert told["green/photo 0.jpg"].problem == "is empty"
+    assert told["blue/photo 8.jpg"].problem.startswith("is a broken picture (")
+    assert told["blue/photo 8.jpg"].file == copy / "blue" / "photo 8.jpg"
 
 
 @pytest.mark.fault("broken pictures in a data set that is checked")
