@@ -318,8 +318,9 @@ def _start(wanted: Wanted, records: Path, code: Code, more: list[str], requested
     words += {"": ["--no-weights"], "weights": [], "all": ["--features"]}[wanted.keep]
     if (records / f"{wanted.id}.json").is_file():  # a file that belongs beside the record is missing
         words += ["--again"]
-    known = (folder / "mbib_core" / "cli.py").read_text(encoding="utf-8")  # a resumed run may be older than an option
-    words += [option for option in requested if option in known]
+    there = [folder / "mbib_core" / name for name in ("cli.py", "options.py")]
+    known = "".join(file.read_text(encoding="utf-8") for file in there if file.is_file())
+    words += [option for option in requested if option in known]  # a resumed run may be older than an option
     log = _log_file(wanted.id)
     log.parent.mkdir(parents=True, exist_ok=True)
     # -P and the working folder: the run imports the code of that folder, not an installed one.

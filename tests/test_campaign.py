@@ -256,6 +256,15 @@ def test_a_run_is_started_with_the_folder_of_the_data_and_anew_where_its_record_
         assert "--no-report" in words
 
 
+def test_an_option_is_known_wherever_the_commit_of_a_run_keeps_its_parser(project: Project) -> None:
+    (project.folder / "mbib_core" / "options.py").write_text('"""--compile, --no-capture"""')
+    project.commit()
+    assert campaign(project.list, only=project.ids[0], compiled=True) == 0
+    ((*_, words),) = [line for line in project.log() if line[0] == "starts"]
+    assert {"--compile", "--no-report"} <= set(words)
+    assert "--no-capture" not in words, "nobody asked for it"
+
+
 # Making runs
 
 

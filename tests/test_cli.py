@@ -25,7 +25,7 @@ from filelock import FileLock
 from PIL import Image
 from safetensors.torch import save_file
 
-from mbib_core import cli, data, figures, runs, trainer
+from mbib_core import cli, data, figures, options, runs, trainer
 from mbib_core.augmentation import operation
 from mbib_core.contrast import matched
 from mbib_core.data.cifar import cifar100_lt
@@ -252,7 +252,7 @@ def test_a_run_leaves_record_and_weights_and_no_checkpoint(mbib: Say, quick: str
 
 
 def cli_settings(command: str) -> Any:
-    return cli._settings(cli._parser().parse_args(shlex.split(command)[1:]))
+    return cli._settings(options.parser().parse_args(shlex.split(command)[1:]))
 
 
 def test_options_say_what_is_kept(mbib: Say, quick: str, tmp_path: Path) -> None:
@@ -629,7 +629,7 @@ def test_faults_of_the_machine_are_told_in_a_sentence_and_bugs_stay_loud(
     def fails(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(f"mbib_core.cli._{words.split()[0]}", fails)
+    monkeypatch.setitem(cli.COMMANDS, words.split()[0], fails)
     if wanted is None:
         with pytest.raises(type(error), match=str(error)):
             mbib(*words.split())
@@ -667,7 +667,7 @@ def test_names_outside_the_code_page_are_escaped_and_a_row_ends_once(
 )
 def test_a_tilde_is_the_home_folder_where_there_is_one(command: str, monkeypatch: Patch) -> None:
     monkeypatch.setenv("HOME", "/there")
-    values = vars(cli._parser().parse_args(command.split())).values()
+    values = vars(options.parser().parse_args(command.split())).values()
     assert any(Path("/there/w") in (value if isinstance(value, list) else [value]) for value in values)
-    unknown = vars(cli._parser().parse_args(command.replace("~", "~nobody-of-that-name").split())).values()
+    unknown = vars(options.parser().parse_args(command.replace("~", "~nobody-of-that-name").split())).values()
     assert any("~nobody-of-that-name/w" in str(value) for value in unknown), "as a shell has it"
