@@ -294,9 +294,8 @@ def _renumbered(images: Images, classes: list[str], known: list[str], where: str
     """`images` with labels in the order of `known`, and the classes of `known` without images."""
     _matches(classes, known, where)
     number = torch.tensor([known.index(name) for name in classes], dtype=torch.int64)
-    y = number[images.y]
-    images = images._replace(y=y) if isinstance(images, Images) else replace(images, y=y)
-    return images, [known[i] for i in (y.bincount(minlength=len(known)) == 0).nonzero().flatten().tolist()]
+    images = images.labelled(number[images.y])
+    return images, [known[i] for i in (images.y.bincount(minlength=len(known)) == 0).nonzero().flatten().tolist()]
 
 
 def _matches(classes: list[str], known: list[str], where: str) -> None:

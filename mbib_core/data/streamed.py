@@ -117,6 +117,10 @@ class Streamed:
         """The pictures at these positions, or where a mask is true; none is read."""
         return replace(self, y=self.y[rows], rows=self.rows[rows])
 
+    def labelled(self, y: Int[Tensor, " n"]) -> "Streamed":
+        """The same pictures with these labels."""
+        return replace(self, y=y)
+
     def take(self, rows: Tensor) -> Images:
         """The pictures at these positions, or where a mask is true, read as they are outside of training."""
         return Images(*map(torch.cat, zip(*self.subset(rows).chunks(PIECE), strict=True)))
