@@ -59,7 +59,9 @@ class Folder(NamedTuple):
     others: list[Path]
 
 
-def load_folder(path: str | Path, *, size: int = SIDE, skip_broken: bool = False, stream: bool = False) -> LongTailed:
+def load_folder(
+    path: str | Path, *, size: int = SIDE, skip_broken: bool | None = False, stream: bool = False
+) -> LongTailed:
     """The pictures in the folder `path`, one sub-folder a class; the folder's own counts are the long tail.
 
     Class names are the sub-folders' names, sorted. If the pictures lie deeper, all at one depth and in folders of
@@ -267,7 +269,7 @@ def _without_classes(pictures: Path, folder: Path) -> str:
     return f"{pictures} has no class folders: make one for each class, named after it, and copy its pictures there"
 
 
-def _read(root: Path, files: list[File], size: int, skip_broken: bool) -> tuple[list[File], int]:
+def _read(root: Path, files: list[File], size: int, skip_broken: bool | None) -> tuple[list[File], int]:
     """The files with their pixels and digests, and how many were broken. Raises ValueError that names those, twenty at
     most, unless they are to be left out."""
 
@@ -340,7 +342,9 @@ def _too_large(root: Path, n: int, size: int) -> bool:
     return large
 
 
-def _streamed(name: str, root: Path, files: list[File], notes: list[str], size: int, skip_broken: bool) -> LongTailed:
+def _streamed(
+    name: str, root: Path, files: list[File], notes: list[str], size: int, skip_broken: bool | None
+) -> LongTailed:
     """The files as pictures that are read when they are needed."""
     classes = sorted({file.label for file in files})
     number = {label: i for i, label in enumerate(classes)}

@@ -306,7 +306,8 @@ def ranked(
 ) -> Figure:
     """A row for each name, the best on top: a mark at `marks`' mean with a bar of its half interval, and its cost.
 
-    The marks of `hollow` are so, and those without an interval, whose half is NaN. What lies far below the others is an arrow with its number.
+    The marks of `hollow` are so, and those without an interval, whose half is NaN. What lies far below the others is an
+    arrow with its number.
     Methods of the paper have their colour. `finding` is the alt text.
     """
     order = sorted(marks, key=lambda name: marks[name][0], reverse=True)
