@@ -34,15 +34,23 @@ PER_CLASS = 30  # training images of a class, at most
 PROBED = 200  # validation images of a class to which a probe is fitted, at most
 
 
-def noise_of_a_run(records: Iterable[results.Record], group: str) -> compare.Noise:
-    """The standard deviation of a run's accuracy (%) on CIFAR-100-LT: that of the 60-epoch runs, on validation images,
-    among those whose settings are equal but for the seed."""
-    alike: dict[str, list[float]] = {}
-    for record in results.find(records, data="cifar100-lt", imbalance=100.0, schedule="short", purpose="choosing"):
+def noise_of_a_run(records: Iterable[results.Record], group: str, data: str = "cifar100-lt") -> compare.Noise:
+    """The standard deviation of a run's accuracy (%), pooled over settings that were run with several seeds.
+
+    On CIFAR-100-LT it is that of the 60-epoch runs, on validation images, else that of the final runs by the data's own
+    recipe, on test images, but for settings that did not learn (under 10 % over all classes).
+    """
+    short = data == "cifar100-lt"
+    where = {"schedule": "short", "purpose": "choosing"} if short else {"purpose": "final"}
+    part = "validation" if short else "test"
+    found = compare.by_recipe(results.find(records, data=data, imbalance=100.0, **where))
+    alike: dict[str, list[dict[str, float]]] = {}
+    for record in found:
         settings = {k: v for k, v in results.settings_of(record).items() if k not in ("seed", "threads")}
-        accuracy = record["validation"]["accuracy"][record["validation"]["default"]][group]
-        alike.setdefault(json.dumps(settings, sort_keys=True), []).append(100 * accuracy)
-    return compare.noise(values for values in alike.values() if len(values) > 1)
+        accuracy = record[part]["accuracy"][record[part]["default"]]
+        alike.setdefault(json.dumps(settings, sort_keys=True), []).append(accuracy)
+    learned = [own for own in alike.values() if sum(one["all"] for one in own) > 0.1 * len(own)]
+    return compare.noise([100 * one[group] for one in own] for own in learned)
 
 
 def network_of(folder: Path, method: str) -> Bottleneck:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mbib_core.compare import signed
 from mbib_core.extras import extra
 from mbib_core.figures.style import (
     CARD,
@@ -173,7 +174,7 @@ def forest(
         axes.tick_params(axis="y", length=0)
         if numbers:
             for name, (mean, *_) in next(iter(series.values())).items():
-                axes.text(1.015, at[name], f"{mean:+.1f}".replace("-", "−"), va="center", fontsize=9,
+                axes.text(1.015, at[name], signed(mean), va="center", fontsize=9,
                           transform=axes.get_yaxis_transform())  # fmt: skip
         if len(series) > 1:
             short = sum(map(len, series)) < 36

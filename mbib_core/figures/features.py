@@ -304,7 +304,7 @@ def ranked(
     finding: str,
     hollow: Collection[str] = (),
 ) -> Figure:
-    """A row for each name, the best on top: a mark at `marks`' mean with a bar of its half interval, and its cost.
+    """A row for each name, the best on top: a mark at `marks`' mean (%) with a bar of its half interval, and its cost.
 
     The marks of `hollow` are so, and those without an interval, whose half is NaN. What lies far below the others is an
     arrow with its number.
@@ -314,7 +314,7 @@ def ranked(
     means = np.array([marks[name][0] for name in order])
     shown = means[means > np.median(means) - 4 * max(2.0, float(np.median(np.abs(means - np.median(means)))))]
     halves = [marks[name][1] for name in order if marks[name][0] in shown and not np.isnan(marks[name][1])]
-    low, high = shown.min() - max([1, *halves]), shown.max() + max([1, *halves])
+    low, high = shown.min() - max([1, *halves]), min(shown.max() + max([1, *halves]), 101)
     with styled():
         figure, axes = one_axes(0.75 + 0.185 * len(order))
         for row, name in enumerate(order):
@@ -325,8 +325,8 @@ def ranked(
                 axes.text(low + 0.02 * (high - low), row, f"{mean:.0f}", color=colour, size=8, va="center")
             else:
                 if not np.isnan(half):
-                    axes.plot([max(low, mean - half), mean + half], [row, row], color=colour, lw=3, alpha=0.35,
-                              solid_capstyle="butt")  # fmt: skip
+                    ends = [max(low, mean - half), min(mean + half, 100)]
+                    axes.plot(ends, [row, row], color=colour, lw=3, alpha=0.35, solid_capstyle="butt")
                 face = CARD if name in hollow or np.isnan(half) else colour
                 axes.plot(mean, row, marker, color=colour, mfc=face, mew=1.3, markersize=5)
             axes.text(
