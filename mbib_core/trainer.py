@@ -16,7 +16,7 @@ from mbib_core.augmentation import AUGMENTATIONS
 from mbib_core.averages import LATE, averaged, put_into
 from mbib_core.batches import Draws, Source, draw, seed_of, source_of
 from mbib_core.checkpoints import read_checkpoint, restore, write_checkpoint
-from mbib_core.criteria import check_settings
+from mbib_core.checks import check_settings
 from mbib_core.data.longtailed import Images, LongTailed, first_of_each_class
 from mbib_core.devices import autocast, full_float32, pick_device, pick_precision, readers, threads
 from mbib_core.evaluation import accuracies, all_finite, answers, answers_together, of_kind

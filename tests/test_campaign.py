@@ -22,10 +22,12 @@ import pytest
 from filelock import FileLock
 
 from mbib_core import campaign as module
-from mbib_core.campaign import campaign, missing, read_wanted
+from mbib_core import checkouts
+from mbib_core.campaign import campaign
 from mbib_core.cluster import Command, Jobs
 from mbib_core.results import read_record, write_record
 from mbib_core.settings import command_line
+from mbib_core.wanted import Wanted, missing, read_wanted
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -157,7 +159,7 @@ def cached(kind: str, name: str, suffix: str) -> Path:
 # The list
 
 
-def wanted_of(tmp_path: Path, text: str) -> list[module.Wanted]:
+def wanted_of(tmp_path: Path, text: str) -> list[Wanted]:
     path = tmp_path / "wanted.toml"
     path.write_text(text)
     return read_wanted(path)
@@ -222,7 +224,7 @@ def test_a_list_that_cannot_be_followed_is_refused_with_the_entry(tmp_path: Path
 def test_a_list_is_utf_8_with_or_without_a_byte_order_mark_whatever_the_locale(tmp_path: Path) -> None:
     text = '# 知更鸟\n[[run]]\nmethod = "ce"'
     (tmp_path / "wanted.toml").write_text(text, encoding="utf-8-sig")
-    code = "import sys; from mbib_core.campaign import *; print(read_wanted(Path(sys.argv[1]))[0].settings.method)"
+    code = "import sys; from mbib_core.wanted import *; print(read_wanted(Path(sys.argv[1]))[0].settings.method)"
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code, str(tmp_path / "wanted.toml")]
     assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "ce\n"
@@ -365,7 +367,7 @@ def test_a_part_of_a_name_that_picks_nothing_is_refused(project: Project, only: 
 def test_a_list_may_lie_anywhere_and_records_too_and_what_has_one_beside_the_list_is_made(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HERE", project.folder / "mbib_core")
+    monkeypatch.setattr(checkouts, "HERE", project.folder / "mbib_core")
     elsewhere, out = tmp_path / "elsewhere" / "wanted.toml", tmp_path / "out"
     elsewhere.parent.mkdir()
     elsewhere.write_text(WANTED)
@@ -383,7 +385,7 @@ def test_an_unpacked_archive_makes_runs_of_its_own_code_and_goes_on_with_them(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     shutil.rmtree(project.folder / ".git")
-    monkeypatch.setattr(module, "HERE", project.folder / "mbib_core")
+    monkeypatch.setattr(checkouts, "HERE", project.folder / "mbib_core")
     monkeypatch.setenv("MBIB_COMMIT", "0123456789ab")
     cached("checkpoints", project.ids[1], ".pt").write_text("half")
     cached("checkpoints", project.ids[1], ".commit").write_text("an older one")
@@ -641,7 +643,7 @@ def test_a_list_and_code_outside_a_checkout_with_a_commit_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: list[list[str]]
 ) -> None:
     (tmp_path / "wanted.toml").write_text(WANTED)
-    monkeypatch.setattr(module, "HERE", tmp_path / "mbib_core")
+    monkeypatch.setattr(checkouts, "HERE", tmp_path / "mbib_core")
     for words in commands:
         git(tmp_path, *words)
     with pytest.raises(ValueError, match=r"neither .* nor the code is in a git checkout with a commit of this project"):
@@ -653,7 +655,7 @@ def test_a_list_and_code_outside_a_checkout_with_a_commit_are_refused(
 def test_a_file_system_without_locks_is_named(
     project: Project, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr(module.FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(checkouts.FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(error))
     with pytest.raises(OSError, match=r"\.lock cannot be locked .*: name a folder on a local disk with MBIB_CACHE"):
         campaign(project.list)
 

@@ -33,7 +33,7 @@ from safetensors import safe_open
 from safetensors.torch import load_model, save_file
 from torchvision import transforms
 
-from mbib_core import cli, metrics, report, serving, trainer
+from mbib_core import cli, metrics, options, report, serving, trainer
 from mbib_core.data import LongTailed, describe, from_arrays, load
 from mbib_core.data.folders import held_out, load_folder
 from mbib_core.data.pictures import Refused, read_picture
@@ -1289,7 +1289,7 @@ def test_the_readmes_commands_are_commands() -> None:
     lines = [line for block in blocks("") for line in block.splitlines() if line.startswith("mbib ")]
     assert len(lines) >= 6
     for line in lines:
-        cli._parser().parse_args(shlex.split(line, comments=True)[1:])
+        options.parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
 @pytest.mark.slow
