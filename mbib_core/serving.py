@@ -18,7 +18,7 @@ from torch import Tensor
 from mbib_core import data as data_sets
 from mbib_core import metrics
 from mbib_core.data import Images, LongTailed, shots
-from mbib_core.data.folders import PARTS, visible
+from mbib_core.data.layout import PARTS, visible
 from mbib_core.data.pictures import Refused, read_file, read_picture
 from mbib_core.data.streamed import MARGIN, Paths, joined, streamed
 from mbib_core.evaluation import all_finite, answers, batch_of, of_kind

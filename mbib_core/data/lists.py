@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from mbib_core.data.folders import PARTS, split_off
+from mbib_core.data.folders import split_off
+from mbib_core.data.layout import PARTS
 from mbib_core.data.longtailed import LongTailed, counted
 from mbib_core.data.streamed import Paths, Streamed, leave_out_missing, streamed
 from mbib_core.files import expand
