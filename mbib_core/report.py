@@ -206,7 +206,7 @@ def _shown(
 Of those that lose most, the {part} pictures that were taken for another class with the highest probability. Is the
 label right? What do they have in common?
 
-{_table(head, rows, left=tuple(range(len(head))))}
+{pipes(head, rows, left=tuple(range(len(head))))}
 """
 
 
