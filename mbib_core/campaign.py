@@ -60,7 +60,7 @@ def campaign(
     an unpacked archive, where $MBIB_COMMIT says what it is, all runs are of this very code. A run that another process
     is making is left to it. A dirty checkout is refused: a record must name its code. After so many `minutes` what runs
     is saved and left. On a `cluster` all are queued at once, each as a job of at most `hours`, which is queued again if
-    that is too short.
+    that is too short; what an earlier campaign queued is waited for.
     """
     if processes < 1 or threads < 1:
         raise ValueError(f"processes and threads must be 1 or more, not {processes} and {threads}")
@@ -77,10 +77,11 @@ def campaign(
         return 0
     code = code_of(path)
     start: Start = _here
+    jobs = None
     if cluster:
         from mbib_core.cluster import Jobs
 
-        start = Jobs(cluster, device=device, threads=threads, hours=hours, partition=partition)
+        start = jobs = Jobs(cluster, device=device, threads=threads, hours=hours, partition=partition)
     elif device and not (device.startswith("cuda") and torch.cuda.is_available()):  # the card is for the runs
         pick_device(device)
     more = ["--threads", str(threads)] + (["--device", device] if device else [])
@@ -114,7 +115,11 @@ def campaign(
             todo = [w for w in missing(todo, path.resolve().parent, records) if w.id not in done]
             free = (w for w in todo if w.id not in running and (cluster or not _is_locked(w.id)))
             while (cluster or len(running) < processes) and (chosen := next(free, None)):
-                running[chosen.id] = (_start(chosen, records, code, more, requested, start), time.monotonic())
+                waiting = jobs.queued(chosen.id) if jobs else None
+                if waiting:
+                    say(f"in the queue already: {chosen.id}")
+                begun = waiting or _start(chosen, records, code, more, requested, start)
+                running[chosen.id] = (begun, time.monotonic())
             if todo and not running:
                 say(f"left to other processes: {', '.join(w.id for w in todo)}")
                 todo = []
@@ -126,9 +131,9 @@ def campaign(
         raise
     _stop(running)
     if running or todo:
-        begun = f"{len(running)} runs are saved and go on with the next campaign"
+        saved = f"{len(running)} runs are saved and go on with the next campaign"
         not_begun = f"{len([w for w in todo if w.id not in running])} are not begun"
-        say(f"{minutes:g} minutes are over: {begun}, {not_begun}, {len(failed)} failed")
+        say(f"{minutes:g} minutes are over: {saved}, {not_begun}, {len(failed)} failed")
     else:
         say(f"done: {len(failed)} failed" if failed else "done")
     return 1 if failed else 0

@@ -244,6 +244,19 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
+def _card(args: argparse.Namespace) -> int:
+    from mbib_core.cards import card_of
+    from mbib_core.files import write_atomically
+
+    text = card_of(args.weights, licence=args.license)
+    if args.out:
+        write_atomically(args.out, text.encode())
+        print(printable(f"card     {args.out}"))
+    else:
+        print(text, end="")
+    return 0
+
+
 def _head(top: int, classes: list[str]) -> list[str]:
     """The columns of `mbib predict --csv`: the `top` classes, their probabilities, and that of each of `classes`."""
     names = ["class", "runner_up", *(f"class_{place}" for place in range(3, top + 1))][:top]
@@ -336,6 +349,7 @@ COMMANDS = {
     "check": _check,
     "predict": _predict,
     "export": _export,
+    "card": _card,
     "table": _table,
     "methods": _methods,
     "campaign": _campaign,

@@ -215,6 +215,19 @@ def parser() -> argparse.ArgumentParser:
     form.add_argument("--torch-export", type=folder, metavar="FILE", help="what torch.export.load reads, a .pt2 file")
     export.add_argument("--prior", metavar="FILE|train", help="as in predict: how often each class comes up")
 
+    card = commands.add_parser(
+        "card", allow_abbrev=False, help="a model card of saved weights, as the Hugging Face hub reads it"
+    )
+    card.add_argument("weights", type=folder, help="a .safetensors file, with its record beside it")
+    card.add_argument(
+        "--out", type=folder, metavar="FILE", help="where it is written, such as README.md (default: here)"
+    )
+    card.add_argument(
+        "--license",
+        metavar="NAME",
+        help="of the weights, an identifier of the hub (default: mit for published data, else unknown)",
+    )
+
     table = commands.add_parser(
         "table", allow_abbrev=False, help="records as a table, mean and standard deviation over seeds"
     )

@@ -124,11 +124,11 @@ def report(
     return f"""# {record["run_id"]}
 
 {METHODS[settings["method"]].title} on {where}: {len(classes)} classes with {max(n)} to {min(n)}
-training pictures, {sum(n)} in all; {_network(record)},
+training pictures, {sum(n)} in all; {network_of(record)},
 {settings["epochs"]} epochs in {record["seconds"]:.0f} s.
 Measured on {found["pictures"]} {part} pictures.
 
-{_table(["accuracy in %, mean over classes", "all", *by_shot], overall)}
+{pipes(["accuracy in %, mean over classes", "all", *by_shot], overall)}
 
 Means over classes, so that every class counts the same. Many shots: over 100 training pictures; few: below 20. The
 prediction with a star is the one that counts, here and below. A class of few {part} pictures has a coarse
@@ -140,11 +140,11 @@ accuracy.{also}
 
 The {kind}, rarest first.{more}
 
-{_table(["class", "training pictures", "right", "most frequent wrong answers"], tail_rows, left=(0, 3))}
+{pipes(["class", "training pictures", "right", "most frequent wrong answers"], tail_rows, left=(0, 3))}
 {_shown(mistakes, confusion, classes, part)}
 ## Every class
 
-{_table(head, by_class)}
+{pipes(head, by_class)}
 
 The interval (Wilson 1927) says where the accuracy on many more pictures may lie.
 
@@ -153,7 +153,7 @@ The interval (Wilson 1927) says where the accuracy on many more pictures may lie
 On average it gives its answer a probability of {100 * confident:.0f} %, and is right {verdict}: {100 * right:.0f} %
 of the time. The calibration error is the mean distance of the two over bins of confidence.
 
-{_table(["", "pictures", "mean confidence in %", "right in %", "calibration error in %"], calibration)}
+{pipes(["", "pictures", "mean confidence in %", "right in %", "calibration error in %"], calibration)}
 
 ## What to look at next
 
@@ -206,7 +206,7 @@ def _shown(
 Of those that lose most, the {part} pictures that were taken for another class with the highest probability. Is the
 label right? What do they have in common?
 
-{_table(head, rows, left=tuple(range(len(head))))}
+{pipes(head, rows, left=tuple(range(len(head))))}
 """
 
 
@@ -284,7 +284,7 @@ def _number(value: Any, prediction: str) -> float | None:
     return value
 
 
-def _network(record: "Record") -> str:
+def network_of(record: "Record") -> str:
     recipe, weights = record["recipe"], record["settings"].get("pretrained")
     network = recipe.get("backbone") or f"ResNet-{recipe['depth']}"
     return f"{network} from {f'the weights {weights}' if weights else 'scratch'}"
@@ -299,6 +299,6 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
 
-def _table(head: list[str], rows: list[list[Any]], left: tuple[int, ...] = (0,)) -> str:
+def pipes(head: list[str], rows: list[list[Any]], left: tuple[int, ...] = (0,)) -> str:
     lines = [head, ["---" if i in left else "---:" for i in range(len(head))], *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

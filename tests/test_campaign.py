@@ -51,13 +51,23 @@ def main():
         file = control / f"{what}-{name}"
         return float(file.read_text()) if file.is_file() else default
 
+    def wait(event):
+        limit = time.monotonic() + 300
+        while not event():
+            assert time.monotonic() < limit, "waited in vain"
+            time.sleep(0.02)
+
     time.sleep(told("prepare", 0))
+    if meet := told("meet", 0):  # so many processes see the run unlocked before one of them locks it
+        (control / f"here-{name}-{os.getpid()}").touch()
+        wait(lambda: len(list(control.glob(f"here-{name}-*"))) >= meet)
     try:
         with FileLock(checkpoint.with_suffix(".lock"), timeout=0):
             if (out / f"{name}.json").is_file() and "--again" not in words:
                 return 0
             log("goes on" if checkpoint.is_file() else "starts")
             checkpoint.write_text("half")
+            wait(lambda: (control / "log").read_text().count('"starts"') >= told("hold", 0))
             time.sleep(told("sleep", 0))
             if told("fail", 0):
                 print("it went wrong")
@@ -479,6 +489,40 @@ def test_jobs_are_asked_for_as_submitit_hands_them_to_slurm(tmp_path: Path, monk
     assert "partition" not in without
 
 
+@pytest.mark.fault("a cluster campaign that is started again")
+def test_what_is_in_the_queue_already_is_not_queued_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, sentence: Callable[[str], None]
+) -> None:
+    """A stand-in for SLURM, of which an earlier campaign asked for two runs: one waits, the other is over."""
+    submitit = pytest.importorskip("submitit")
+
+    class Queued(submitit.LocalJob):
+        def done(self, force_check: bool = False) -> bool:
+            project.record(0)  # it is made while the campaign looks on
+            looks.append(self.job_id)
+            return len(looks) > 1
+
+        def result(self) -> int:
+            return 0
+
+    class Over(submitit.LocalJob):
+        pass
+
+    looks: list[str] = []
+    jobs = Jobs("local", device="cpu", threads=1, hours=1, partition=None)
+    jobs.job_class = lambda folder, number: (Queued if number == "1" else Over)(folder, number)
+    monkeypatch.setattr("mbib_core.cluster.Jobs", lambda *_, **__: jobs)
+    for number, name in enumerate(project.ids[:2], start=1):
+        jobs.file_of(name).parent.mkdir(parents=True, exist_ok=True)
+        jobs.file_of(name).write_text(f"{number}\n")
+    assert campaign(project.list, only="|".join(project.ids[:2]), cluster="local") == 0
+    assert project.logged("starts") == project.ids[1:2], "the first one is waited for"
+    assert jobs.file_of(project.ids[1]).read_text() not in ("2", "2\n"), "another job"
+    said = capsys.readouterr().out
+    assert f"in the queue already: {project.ids[0]}" in said
+    sentence(next(line[9:] for line in said.splitlines() if "in the queue" in line))
+
+
 @pytest.mark.fault("a cluster that is not there")
 def test_a_cluster_that_is_not_there_is_told_and_one_that_takes_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
     submitit = pytest.importorskip("submitit")
@@ -704,12 +748,11 @@ def alive(pid: int) -> bool:
 def test_two_campaigns_share_a_list_without_making_a_run_twice(
     project: Project, tmp_path: Path, sentence: Callable[[str], None]
 ) -> None:
-    for number in range(4):
-        project.tell("prepare", number, 0.3)  # both see the run unlocked and start it: one must step back
-        project.tell("sleep", number, 0.3)
+    project.tell("meet", 0, 2)  # both start the first run: one must step back
+    project.tell("hold", 0, 2)  # and begins the second while the other still makes the first
     both = [in_child(lambda: campaign(project.list), tmp_path / f"said-{i}") for i in range(2)]
     for process in both:
-        process.join(100)
+        process.join(600)
     said = [(tmp_path / f"said-{i}").read_text() for i in range(2)]
     assert [process.exitcode for process in both] == [0, 0], said
     assert sorted(project.logged("starts")) == sorted(project.ids), said

@@ -187,6 +187,7 @@ def of_two(tmp_path_factory: pytest.TempPathFactory) -> OfTwo:
         _, messages = first.communicate(timeout=280)
         assert second.poll() is None, "it says nothing, and is there"
     finally:
+        first.kill()
         second.kill()
     kept = []
     for folder in ("ends", "sleeps"):
@@ -330,5 +331,5 @@ if __name__ == "__main__":
         work(folder)
     else:
         if kind == "sleeps":
-            ranks.PATIENCE = ranks.timedelta(seconds=20)
+            ranks.PATIENCE = ranks.timedelta(seconds=30)
         sys.exit(command(words(folder, kind), kind))

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mbib_core import evaluation, runs, trainer
+from mbib_core import checkpoints, evaluation, runs, trainer
 from mbib_core.averages import renew_batch_norm
 from mbib_core.batches import Draws, Source, augment, draw, pad, resize
 from mbib_core.data import Images, LongTailed, channel_statistics, first_of_each_class, load
@@ -494,18 +494,46 @@ def cut_short(epochs: int, settings: Settings, data: LongTailed, **more: Any) ->
             quietly(settings, data, **more)
 
 
+@pytest.mark.parametrize("dear", [False, True], ids=["cheap", "dear"])
 @pytest.mark.parametrize("epochs", [0, 1, 2])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), Cut()], ids=["Ctrl-C", "error"])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
-    whole: Trained, tiny_data: LongTailed, tmp_path: Path, epochs: int, error: BaseException
+    whole: Trained, tiny_data: LongTailed, tmp_path: Path, epochs: int, error: BaseException, dear: bool
 ) -> None:
+    """Where saving is dear, too: then what was not written yet is written when the run is left."""
     checkpoint = tmp_path / "run.pt"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "SHARE", 0.0 if dear else math.inf)
         cut_after(epochs, error, patch)
         with pytest.raises(type(error)):
             quietly(TINY, tiny_data, checkpoint=checkpoint)
     assert checkpoint.is_file() is (epochs > 0)
     assert same_bits(whole, quietly(TINY, tiny_data, checkpoint=checkpoint))
+
+
+def test_saving_takes_a_small_share_of_a_run_and_its_last_epoch_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock of its own: an epoch takes a second, writing one and a half; so every 75th epoch is written."""
+    clock, written, weight = [0.0], [], torch.zeros(1)
+
+    def write(path: Path, state: dict[str, Any]) -> None:
+        clock[0] += 1.5
+        written.append((state["epoch"], state["learner"]["weight"].item(), len(state["history"])))
+
+    monkeypatch.setattr(checkpoints, "write_checkpoint", write)
+    monkeypatch.setattr(checkpoints.time, "perf_counter", lambda: clock[0])
+    history: list[float] = []
+    with pytest.raises(KeyboardInterrupt), checkpoints.Saver(tmp_path / "run.pt") as saver:  # noqa: PT012
+        for epoch in range(1, 201):
+            clock[0] += 1
+            weight.fill_(epoch)
+            history.append(0.0)
+            saver.save({"epoch": epoch, "learner": {"weight": weight}, "history": history}, last=epoch == 100)
+        weight.fill_(1000)  # in the middle of an epoch
+        history.append(0.0)
+        raise KeyboardInterrupt
+    assert written == [(epoch, float(epoch), epoch) for epoch in (1, 76, 100, 175, 200)]
 
 
 def test_a_finished_run_is_not_trained_again(
