@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mbib_core import figures
+from mbib_core.figures import theory
 from mbib_core.figures.garden import DASHES
 from mbib_core.information import information_bottleneck
 
@@ -55,8 +56,9 @@ def test_bands_are_means_and_ranges():
 def test_changes_have_their_interval_in_words():
     runs = {"base": np.array([1.0, 1.1, 0.9, 1.0]), "other": np.array([0.5, 0.6, 0.4, 0.5])}
     figure = figures.changes_by_loss({"case": runs}, baseline="base", xlabel="change")
-    assert "−0.50 ± 0.14" in texts(figure)
-    assert "other, case −0.50 ± 0.14" in figure.get_label()
+    assert "−0.50" in texts(figure)
+    assert "other, case −0.50 (−0.64 to −0.36)" in figure.get_label()
+    assert theory.plain("BIB: $L_z + 4\\,L_{VSD}$") == "BIB: L_z + 4 L_VSD"
 
 
 def test_the_worst_and_the_reference_are_in_the_words_of_a_picture_by_size():
