@@ -1,16 +1,15 @@
-"""`mbib train | evaluate | check | predict | export | table | methods | campaign`: the command line."""
+"""The command line: what each command of `mbib` does with its options, and how it tells an error."""
 
 import argparse
-import difflib
 import os
 import re
 import signal
 import sys
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from mbib_core.options import parser, path_of
 from mbib_core.text import cell, printable
 
 if TYPE_CHECKING:  # torch takes seconds to import: only the commands that need it do
@@ -18,30 +17,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: only the commands that need 
 
     from mbib_core.settings import Settings
 
-EXAMPLES = """examples:
-  mbib train mbib                                            Glyphs-LT, embedded: under a minute on 2 cores
-  mbib train bsce --data cifar100-lt --imbalance 100         the paper's setting: hours on a CPU
-  mbib table                                                 what was trained, as a table
-  mbib evaluate runs/NAME.safetensors                        the test accuracy of saved weights
-  mbib train mbib --data folder:PATH                         your own pictures, one sub-folder a class
-  mbib train mbib --data list:FOLDER --size 64               train.txt, val.txt, test.txt of paths and labels
-  mbib predict runs/NAME.safetensors PICTURES                the class of each picture, and how sure it is
-  mbib evaluate runs/NAME.safetensors --data folder:OTHER    the accuracy on other pictures of the same classes
-  mbib export runs/NAME.safetensors --onnx FILE              the network as one file for other programs
-  mbib methods                                               what methods there are, and what each costs
-  mbib campaign --processes 2                                the book's runs that have no record yet"""
-
-
-KNOWN_AS = {  # what other programs call an option
-    "--lr": "--rate",
-    "--learning-rate": "--rate",
-    "--wd": "--weight-decay",
-    "--bs": "--batch",
-    "--output": "--out",
-    "--gpu": "--device",
-    "--arch": "--backbone",
-    "--model": "--backbone",
-}
+NAMED = 5  # files of one kind that `mbib check` names
 FULL = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "unable to allocate")
 
 
@@ -50,15 +26,15 @@ class Terminated(KeyboardInterrupt):
 
 
 def main(words: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0, 2 for bad input or a failed run, 75 if another process
-    trains the run, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Runs the command line; returns the exit status: 0, 1 if `mbib check` found what cannot be read, 2 for bad
+    input or a failed run, 75 if another process trains the run, 130 after Ctrl-C, 143 after SIGTERM."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal's code page lacks must not end a command
             stream.reconfigure(errors="backslashreplace")
-    args = _parser().parse_args(words)
+    args = parser().parse_args(words)
     try:
         with _terminable():
-            status = args.run(args)
+            status = COMMANDS[args.command](args)
         sys.stdout.flush()  # here a reader that is gone is no error
         return status
     except KeyboardInterrupt as error:
@@ -172,26 +148,47 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from dataclasses import replace
+    import csv
+    from contextlib import nullcontext
     from typing import Any
 
     from tqdm.auto import tqdm
 
     from mbib_core.data import describe, load
+    from mbib_core.data.checking import Unreadable, unreadable
     from mbib_core.devices import readers
 
-    data = load(args.data, root=args.root, stream=True)
+    data = load(args.data, root=args.root, stream=True, skip_broken=None)
     print(printable(describe(data)))
     if not data.streamed:
         return 0
-    parts: list[Any] = [data.train, data.validation, data.test]
-    broken: set[str] = set()
-    with readers(args.workers), tqdm(total=sum(len(part.y) for part in parts), unit="picture", disable=None) as bar:
-        for part in (replace(part, skip_broken=True, told=broken) for part in parts):
-            for chunk in part.chunks(100):
-                bar.update(len(chunk.y))
-    print(f"all pictures were read; {len(broken)} are broken" + ", and --skip-broken leaves them out" * bool(broken))
-    return 2 if broken else 0
+    if args.out and args.out.exists():
+        raise ValueError(f"{args.out} is there already: name another file with --out")
+    n, found = sum(len(part.y) for part in (data.train, data.validation, data.test)), dict[str, Unreadable]()
+    bar: Any = tqdm(total=n, unit="picture", disable=None)
+    out: Any = args.out.open("w", encoding="utf-8", errors="surrogateescape", newline="") if args.out else nullcontext()
+    with out, bar, readers(args.workers):  # rows are written as they are found, so that Ctrl-C loses none
+        rows: Any = csv.writer(out, lineterminator="\n") if args.out else None
+        if rows:
+            rows.writerow(("path", "problem"))
+        for read, some in unreadable(data):
+            new = {one.name: one for one in some if one.name not in found}  # a file may be listed twice
+            found |= new
+            if rows:
+                rows.writerows((cell(one.name), cell(one.problem)) for one in new.values())
+            bar.update(read)
+    kinds = {"missing or empty": [one for one in found.values() if one.missing]}
+    kinds["broken"] = [one for one in found.values() if not one.missing]
+    for kind, some in kinds.items():
+        if some:
+            more = [f"and {len(some) - NAMED} more" + ("; --out FILE lists all" if not args.out else "")]
+            named = [f"{one.file} {one.problem}" for one in some[:NAMED]] + (more if len(some) > NAMED else [])
+            _complain("\n  ".join([f"{len(some)} {kind}:", *named]))
+    said = ", ".join(f"{len(some)} {'is' if len(some) == 1 else 'are'} {kind}" for kind, some in kinds.items())
+    print(f"{n} pictures were read; {said}" + (", and --skip-broken leaves them out" if found else ""))
+    if args.out:
+        print(f"all of these are in {args.out}")
+    return 1 if found else 0
 
 
 def _predict(args: argparse.Namespace) -> int:
@@ -203,7 +200,7 @@ def _predict(args: argparse.Namespace) -> int:
 
     run = read_weights(args.weights)
     run.network.to(pick_device(args.device))
-    prior = args.prior if args.prior in (None, "train") else read_prior(_path(args.prior), run.classes)
+    prior = args.prior if args.prior in (None, "train") else read_prior(path_of(args.prior), run.classes)
     top, status = min(args.top, len(run.classes)), 0
     answers: list[tuple[str, str]] = []
     raw = str if not sys.stdout.isatty() else printable  # a file holds names as they are
@@ -236,7 +233,7 @@ def _export(args: argparse.Namespace) -> int:
     from mbib_core.weights import read_weights
 
     run = read_weights(args.weights)
-    prior = args.prior if args.prior in (None, "train") else read_prior(_path(args.prior), run.classes)
+    prior = args.prior if args.prior in (None, "train") else read_prior(path_of(args.prior), run.classes)
     write = export_onnx if args.onnx else export_torch
     found = write(run, args.onnx or args.torch_export, prior=prior)
     print(
@@ -244,6 +241,19 @@ def _export(args: argparse.Namespace) -> int:
         f"out, {found.size / 1e6:.1f} MB\nthey differ from PyTorch's by {found.difference:.1g} at the most (allowed: "
         f"{TOLERANCE:g})"
     )
+    return 0
+
+
+def _card(args: argparse.Namespace) -> int:
+    from mbib_core.cards import card_of
+    from mbib_core.files import write_atomically
+
+    text = card_of(args.weights, licence=args.license)
+    if args.out:
+        write_atomically(args.out, text.encode())
+        print(printable(f"card     {args.out}"))
+    else:
+        print(text, end="")
     return 0
 
 
@@ -333,248 +343,17 @@ def _also(found: dict) -> str:
     )
 
 
-def _path(word: str) -> Path:
-    """A path as a shell takes it: ~ is the home folder, where there is one."""
-    return Path(os.path.expanduser(word))
-
-
-def _count(word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word} is no whole number from 1")
-    return int(word)
-
-
-class _Command(argparse.ArgumentParser):
-    """A sub-command's options; a wrong one is told with this command's usage, and with the nearest that there is."""
-
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def, override]
-        found, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            word = next((word.split("=")[0] for word in unknown if word.startswith("-")), unknown[0])
-            options = [option[2:] for option in self._option_string_actions if option.startswith("--")]
-            known = KNOWN_AS.get(word, "--")[2:]
-            near = [known] if known in options else difflib.get_close_matches(word.lstrip("-"), options, n=1)
-            hint = f"; did you mean --{near[0]}?" if near else f"; `{self.prog} --help` lists what there is"
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
-        return found, unknown
-
-
-def _add_workers(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--workers",
-        type=int,
-        help="processes that read images which are not in memory (default: the cores but one, 8 at most; 0: none)",
-    )
-
-
-class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from mbib_core.results import version_of_code
-
-        found = version_of_code()
-        print(f"mbib {found}" if found != "unknown" else "mbib, of an unknown version: mbib-core is not installed")
-        parser.exit()
-
-
-def _parser() -> argparse.ArgumentParser:
-    from mbib_core.settings import describe
-
-    parser = argparse.ArgumentParser(
-        "mbib",
-        allow_abbrev=False,
-        description="Balanced information bottlenecks for long-tailed recognition.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action=_Version, nargs=0, help="the version of this program")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Command)
-    folder = _path
-
-    train = commands.add_parser(
-        "train", allow_abbrev=False, help="train one method on one data set and write its record"
-    )
-    for name, setting in describe().items():
-        if name == "method":
-            train.add_argument("method", help=setting.help)
-        elif name == "stream":
-            train.add_argument("--stream", action="store_const", const=True, help=setting.help)
-        elif name not in ("pictures", "purpose", "flip", "test_curve"):
-            option = f"--{name.replace('_', '-')}"
-            train.add_argument(option, type=setting.kind, nargs="*" if setting.several else None, help=setting.help)
-    train.add_argument(
-        "--no-flip",
-        dest="flip",
-        action="store_const",
-        const=False,
-        help="never mirror an image: for letters, digits, signs, whatever has a left and a right",
-    )
-    train.add_argument(
-        "--test-curve",
-        action="store_const",
-        const=True,
-        help="score the test images after every epoch, too: what choosing the best one by them would gain; nothing is "
-        "chosen by it",
-    )
-    train.add_argument(
-        "--choosing",
-        dest="purpose",
-        action="store_const",
-        const="choosing",
-        help="a run for choosing settings: validation images only, the test set stays unseen",
-    )
-    train.add_argument("--device", help="cuda, cuda:1, or cpu (default: the first NVIDIA GPU, if there is one)")
-    train.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile the network first: takes minutes, then steps are faster",
-    )
-    train.add_argument(
-        "--no-capture", action="store_true", help="on a GPU, launch a step's work piece by piece, not as one graph"
-    )
-    train.add_argument(
-        "--sync-bn",
-        action="store_true",
-        help="under torchrun: batch norm of the whole batch, not of each process's share",
-    )
-    train.add_argument(
-        "--root",
-        type=folder,
-        help="folder with cifar-100-python (default $MBIB_DATA, or the cache); where PATH starts; "
-        "where the paths in a list start (default: where it lies)",
-    )
-    train.add_argument("--out", type=folder, default=Path("runs"), help="folder of records and weights (default runs)")
-    train.add_argument("--checkpoints", type=folder, help="folder where a run is saved while it trains")
-    train.add_argument(
-        "--again", action="store_true", help="train anew even if there is a record; what was cut goes on"
-    )
-    train.add_argument("--skip-broken", action="store_true", help="leave broken images out, and name them")
-    _add_workers(train)
-    train.add_argument("--no-weights", action="store_true", help="keep the record alone")
-    train.add_argument("--no-report", action="store_true", help="write no page and picture beside the record")
-    train.add_argument(
-        "--features",
-        action="store_true",
-        help="also keep v, z and probabilities of 20 test pictures a class (float16, .npz)",
-    )
-    train.add_argument("--quiet", action="store_true", help="no progress bar")
-    train.set_defaults(run=_train)
-
-    evaluate = commands.add_parser("evaluate", allow_abbrev=False, help="accuracy of saved weights, in float32")
-    evaluate.add_argument("weights", type=folder, help="a .safetensors file that `mbib train` wrote")
-    evaluate.add_argument(
-        "--data",
-        help="another data set with classes of the same names: folder:PATH, with a sub-folder a class; what lies in "
-        "PATH/test/ is scored, or all of PATH; or list:FOLDER, whose test.txt is (train.txt must be there, too); or "
-        "csv:FILE, whose rows of split test are, without that column 15 %% of each class (default: the test pictures "
-        "of the data set it was trained on)",
-    )
-    evaluate.add_argument("--validation", action="store_true", help="on the validation pictures instead")
-    evaluate.add_argument("--batch", type=_count, default=500, help="pictures at a time (default 500)")
-    evaluate.add_argument("--device", help="cuda, cuda:1, or cpu (default: the first NVIDIA GPU, if there is one)")
-    evaluate.add_argument(
-        "--root",
-        type=folder,
-        help="as in train",
-    )
-    evaluate.add_argument("--skip-broken", action="store_true", help="leave broken images out, and name them")
-    _add_workers(evaluate)
-    evaluate.set_defaults(run=_evaluate)
-
-    check = commands.add_parser(
-        "check", allow_abbrev=False, help="read every picture of a data set once, and name the broken ones"
-    )
-    check.add_argument("data", help="folder:PATH, list:FOLDER, csv:FILE, imagenet-lt:FOLDER, ... as in train")
-    check.add_argument("--root", type=folder, help="as in train")
-    _add_workers(check)
-    check.set_defaults(run=_check)
-
-    predict = commands.add_parser(
-        "predict", allow_abbrev=False, help="the class of each picture, by saved weights, in float32"
-    )
-    predict.add_argument("weights", type=folder, help="a .safetensors file that `mbib train` wrote")
-    predict.add_argument(
-        "pictures", nargs="+", help="files of any format, folders of them, or - for one on standard input"
-    )
-    predict.add_argument("--top", type=_count, default=2, help="how many classes to name, best first (default 2)")
-    predict.add_argument("--csv", action="store_true", help="as a table that a spreadsheet reads")
-    predict.add_argument(
-        "--probabilities", action="store_true", help="as --csv, with the probability of every class, P(NAME)"
-    )
-    predict.add_argument(
-        "--prior",
-        metavar="FILE|train",
-        help="how often each class comes up among these pictures, lines of class,share (default: each as often as the "
-        "others; plain cross-entropy: as in training); train: as often as in training",
-    )
-    predict.add_argument("--batch", type=_count, default=256, help="pictures at a time (default 256)")
-    predict.add_argument("--device", help="cuda, cuda:1, or cpu (default: the first NVIDIA GPU, if there is one)")
-    predict.set_defaults(run=_predict)
-
-    export = commands.add_parser(
-        "export", allow_abbrev=False, help="saved weights as one file for other programs, checked against PyTorch"
-    )
-    export.add_argument("weights", type=folder, help="a .safetensors file that `mbib train` wrote")
-    form = export.add_mutually_exclusive_group(required=True)
-    form.add_argument("--onnx", type=folder, metavar="FILE", help='an ONNX model: pip install "mbib-core[export]"')
-    form.add_argument("--torch-export", type=folder, metavar="FILE", help="what torch.export.load reads, a .pt2 file")
-    export.add_argument("--prior", metavar="FILE|train", help="as in predict: how often each class comes up")
-    export.set_defaults(run=_export)
-
-    table = commands.add_parser(
-        "table", allow_abbrev=False, help="records as a table, mean and standard deviation over seeds"
-    )
-    table.add_argument("folders", type=folder, nargs="*", default=[Path("runs")], help="of records (default runs)")
-    table.add_argument("--csv", action="store_true", help="as a table that a spreadsheet reads")
-    table.add_argument(
-        "--where",
-        action="append",
-        metavar="NAME=VALUE",
-        help="only runs with this setting, such as method=mbib; may be given several times",
-    )
-    table.add_argument(
-        "--methods", action="store_true", help="one row a method, by one recipe, with what it costs; the paper's beside"
-    )
-    table.add_argument("--data", default="glyphs-lt", help="with --methods: which data (default glyphs-lt)")
-    table.add_argument("--imbalance", type=float, default=100, help="with --methods: which factor (default 100)")
-    table.add_argument("--schedule", help="with --methods: which schedule (default: the usual one of the data)")
-    table.set_defaults(run=_table)
-
-    methods = commands.add_parser("methods", allow_abbrev=False, help="what methods there are, and what each costs")
-    methods.set_defaults(run=_methods)
-
-    campaign = commands.add_parser(
-        "campaign", allow_abbrev=False, help="make the wanted runs that have no record yet, in order"
-    )
-    campaign.add_argument(
-        "wanted", type=folder, nargs="?", default=Path("book/results/wanted.toml"), help="list of runs, TOML"
-    )
-    campaign.add_argument(
-        "--only", default="", metavar="REGEX", help="runs with this in their name, such as paper-s[12]"
-    )
-    campaign.add_argument("--out", type=folder, help="folder of the records (default: beside the list)")
-    campaign.add_argument("--processes", type=int, default=1, help="runs side by side, also on one GPU")
-    campaign.add_argument("--threads", type=int, default=1, help="CPU threads of each")
-    campaign.add_argument(
-        "--minutes",
-        type=float,
-        default=float("inf"),
-        help="stop after so many minutes; unfinished runs continue in the next campaign",
-    )
-    campaign.add_argument("--device", help="as in train; cpu asks a cluster for no GPU")
-    campaign.add_argument("--compile", action="store_true", help="as in train: for runs of many minutes")
-    campaign.add_argument("--no-capture", action="store_true", help="as in train")
-    campaign.add_argument("--root", type=folder, help="as in train")
-    campaign.add_argument("--dry-run", action="store_true", help="say what is missing, make nothing")
-    campaign.add_argument(
-        "--cluster",
-        choices=("slurm", "local"),
-        help="slurm: each run as a job of its own, with MBIB_CACHE on a shared disk; local: as processes of this "
-        "machine, to try it out",
-    )
-    campaign.add_argument("--hours", type=float, default=24, help="of a job; one that needs more is requeued")
-    campaign.add_argument("--partition", help="of the cluster")
-    campaign.set_defaults(run=_campaign)
-    return parser
+COMMANDS = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "check": _check,
+    "predict": _predict,
+    "export": _export,
+    "card": _card,
+    "table": _table,
+    "methods": _methods,
+    "campaign": _campaign,
+}
 
 
 if __name__ == "__main__":

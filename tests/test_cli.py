@@ -25,13 +25,13 @@ from filelock import FileLock
 from PIL import Image
 from safetensors.torch import save_file
 
-from mbib_core import cli, data, figures, runs, trainer
+from mbib_core import cli, data, figures, options, runs, trainer
 from mbib_core.augmentation import operation
 from mbib_core.contrast import matched
 from mbib_core.data.cifar import cifar100_lt
 from mbib_core.methods import method_of, settle
 from mbib_core.results import read_record
-from mbib_core.schedules import SCHEDULES
+from mbib_core.schedules import OVERRIDES, SCHEDULES
 from mbib_core.settings import Settings, command_line, run_id
 from mbib_core.weights import read_weights
 
@@ -252,7 +252,7 @@ def test_a_run_leaves_record_and_weights_and_no_checkpoint(mbib: Say, quick: str
 
 
 def cli_settings(command: str) -> Any:
-    return cli._settings(cli._parser().parse_args(shlex.split(command)[1:]))
+    return cli._settings(options.parser().parse_args(shlex.split(command)[1:]))
 
 
 def test_options_say_what_is_kept(mbib: Say, quick: str, tmp_path: Path) -> None:
@@ -438,6 +438,7 @@ def test_python_makes_the_files_and_the_record_of_the_command(mbib: Say, quick: 
     ("--depth 14", {"depth": 14}),
     ("--augmentation none", {"augmentation": "none"}),
     ("--average swa", {"average": "swa"}),
+    ("--head cosine", {"head": "cosine"}),
 ])  # fmt: skip
 def test_an_option_of_the_recipe_reaches_name_record_and_weights(
     mbib: Say, quick: str, tmp_path: Path, monkeypatch: Patch, words: str, recipe: dict[str, Any]
@@ -448,7 +449,7 @@ def test_an_option_of_the_recipe_reaches_name_record_and_weights(
     record = one_record(tmp_path / "runs")
     assert record["run_id"] == said[0] != usual
     assert words in record["command"]
-    assert record["recipe"] == SCHEDULES["tiny"].recipe | recipe
+    assert record["recipe"] == SCHEDULES["tiny"].recipe | {n: x for n, x in recipe.items() if n in OVERRIDES}
     assert {name: record["settings"][name] for name in recipe} == recipe
     weights = tmp_path / "runs" / f"{record['run_id']}.safetensors"
     assert read_weights(weights).settings.plain() == record["settings"]
@@ -612,7 +613,7 @@ CPU_FULL = (
     ("evaluate W --batch 1", RuntimeError(CPU_FULL),
         "the memory is full (9 bytes more were wanted): try another --dev"),
     ("evaluate W", MemoryError("Unable to allocate 3 TiB for"),
-        "(3 TiB more were wanted): try a smaller --batch than 500"),
+        "(3 TiB more were wanted): try a smaller --batch, another --device"),
     ("campaign --processes 4", MemoryError(), "try a smaller --processes than 4, another --dev"),
     ("table", RuntimeError("Could not determine home directory."), "no home folder is known: write paths without ~"),
     ("table", RecursionError("maximum recursion depth exceeded while decoding a JSON array"), "is nested too deeply"),
@@ -629,7 +630,7 @@ def test_faults_of_the_machine_are_told_in_a_sentence_and_bugs_stay_loud(
     def fails(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(f"mbib_core.cli._{words.split()[0]}", fails)
+    monkeypatch.setitem(cli.COMMANDS, words.split()[0], fails)
     if wanted is None:
         with pytest.raises(type(error), match=str(error)):
             mbib(*words.split())
@@ -667,7 +668,7 @@ def test_names_outside_the_code_page_are_escaped_and_a_row_ends_once(
 )
 def test_a_tilde_is_the_home_folder_where_there_is_one(command: str, monkeypatch: Patch) -> None:
     monkeypatch.setenv("HOME", "/there")
-    values = vars(cli._parser().parse_args(command.split())).values()
+    values = vars(options.parser().parse_args(command.split())).values()
     assert any(Path("/there/w") in (value if isinstance(value, list) else [value]) for value in values)
-    unknown = vars(cli._parser().parse_args(command.replace("~", "~nobody-of-that-name").split())).values()
+    unknown = vars(options.parser().parse_args(command.replace("~", "~nobody-of-that-name").split())).values()
     assert any("~nobody-of-that-name/w" in str(value) for value in unknown), "as a shell has it"

@@ -39,6 +39,8 @@ def recorded(data: str) -> dict[str, dict[str, list[float]]]:
         s, test = record["settings"], record.get("test")
         if s["method"] not in found or s["purpose"] != "final" or s["epochs"] != SCHEDULES[DATA[data]].epochs:
             continue
+        if any(s.get(name) for name in ("test_curve", "augmentation", "average", "weight_decay")):
+            continue
         frozen = METHODS[s["method"]]
         own = {k: list(v) if isinstance(v, tuple) else v for k, v in frozen.own.items()}
         if data == "cifar100-lt" and s["method"] not in ("ce", "bsce"):
