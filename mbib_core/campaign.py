@@ -115,11 +115,11 @@ def campaign(
             todo = [w for w in missing(todo, path.resolve().parent, records) if w.id not in done]
             free = (w for w in todo if w.id not in running and (cluster or not _is_locked(w.id)))
             while (cluster or len(running) < processes) and (chosen := next(free, None)):
-                process = jobs.queued(chosen.id) if jobs else None
-                if process:
+                waiting = jobs.queued(chosen.id) if jobs else None
+                if waiting:
                     say(f"in the queue already: {chosen.id}")
-                process = process or _start(chosen, records, code, more, requested, start)
-                running[chosen.id] = (process, time.monotonic())
+                begun = waiting or _start(chosen, records, code, more, requested, start)
+                running[chosen.id] = (begun, time.monotonic())
             if todo and not running:
                 say(f"left to other processes: {', '.join(w.id for w in todo)}")
                 todo = []
@@ -131,9 +131,9 @@ def campaign(
         raise
     _stop(running)
     if running or todo:
-        begun = f"{len(running)} runs are saved and go on with the next campaign"
+        saved = f"{len(running)} runs are saved and go on with the next campaign"
         not_begun = f"{len([w for w in todo if w.id not in running])} are not begun"
-        say(f"{minutes:g} minutes are over: {begun}, {not_begun}, {len(failed)} failed")
+        say(f"{minutes:g} minutes are over: {saved}, {not_begun}, {len(failed)} failed")
     else:
         say(f"done: {len(failed)} failed" if failed else "done")
     return 1 if failed else 0

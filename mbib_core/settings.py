@@ -152,6 +152,7 @@ class Settings:
     seed: int = _of(int, "of initial weights and augmentation (default 0)", 0, low=0, high=2**32 - 1)
     own: Mapping[str, Value] = field(default_factory=dict, hash=False)
     taps: int | None = _of(int, "number of observations", low=1)
+    head: str | None = _of(str, "classifiers other than linear ones: cosine, 30 times the cosine", choices=("cosine",))
     precision: str = _of(
         str, "auto (default), float32, bfloat16 or float16", "auto", choices=("auto", "float32", "bfloat16", "float16")
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from docutils import nodes
 
 import mbib_core
 from mbib_core.notebook import quote
@@ -20,13 +21,14 @@ BOOK = ROOT / "book"
 
 
 def _script(name: str):
-    spec = importlib.util.spec_from_file_location(name, BOOK / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(Path(name).name, BOOK / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 chapters = _script("chapters")
+folds = _script("_ext/folds")
 CHAPTERS = sorted(BOOK.glob("*.ipynb"))
 every_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 
@@ -297,6 +299,24 @@ def test_an_unknown_chapter_is_named_with_those_there_are():
 
 
 # ---------------------------------------------------------------- the pages
+
+
+def test_folded_cells_in_a_row_are_one_fold_and_none_shows_less():
+    def cell(code: str, output: str = "", **own) -> nodes.container:
+        made = nodes.container("", nodes.container("", nodes.literal_block("", code)), nb_element="cell_code", **own)
+        made += [nodes.container("", nodes.paragraph("", output))] if output else []
+        return made
+
+    fold = {"hide_mode": "input"}
+    exercise = cell("grade", **fold, classes=["tag_check"])
+    page = nodes.section("", cell("imports", **fold), cell("quote", **fold), cell("draw", "picture", **fold))
+    page += [cell("draw more", "another", **fold), cell("loss"), cell("assert", **fold), exercise]
+    for one in list(page):
+        if folds.folded(one):
+            folds.merge(one)
+    blocks = [[block.astext() for block in one.findall(nodes.literal_block)] for one in page]
+    assert blocks == [["imports", "quote", "draw"], ["draw more"], ["loss"], ["assert"], ["grade"]]
+    assert [one.astext().count("picture") for one in page] == [1, 0, 0, 0, 0]
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ from mbib_core.contrast import matched
 from mbib_core.data.cifar import cifar100_lt
 from mbib_core.methods import method_of, settle
 from mbib_core.results import read_record
-from mbib_core.schedules import SCHEDULES
+from mbib_core.schedules import OVERRIDES, SCHEDULES
 from mbib_core.settings import Settings, command_line, run_id
 from mbib_core.weights import read_weights
 
@@ -438,6 +438,7 @@ def test_python_makes_the_files_and_the_record_of_the_command(mbib: Say, quick: 
     ("--depth 14", {"depth": 14}),
     ("--augmentation none", {"augmentation": "none"}),
     ("--average swa", {"average": "swa"}),
+    ("--head cosine", {"head": "cosine"}),
 ])  # fmt: skip
 def test_an_option_of_the_recipe_reaches_name_record_and_weights(
     mbib: Say, quick: str, tmp_path: Path, monkeypatch: Patch, words: str, recipe: dict[str, Any]
@@ -448,7 +449,7 @@ def test_an_option_of_the_recipe_reaches_name_record_and_weights(
     record = one_record(tmp_path / "runs")
     assert record["run_id"] == said[0] != usual
     assert words in record["command"]
-    assert record["recipe"] == SCHEDULES["tiny"].recipe | recipe
+    assert record["recipe"] == SCHEDULES["tiny"].recipe | {n: x for n, x in recipe.items() if n in OVERRIDES}
     assert {name: record["settings"][name] for name in recipe} == recipe
     weights = tmp_path / "runs" / f"{record['run_id']}.safetensors"
     assert read_weights(weights).settings.plain() == record["settings"]
@@ -612,7 +613,7 @@ CPU_FULL = (
     ("evaluate W --batch 1", RuntimeError(CPU_FULL),
         "the memory is full (9 bytes more were wanted): try another --dev"),
     ("evaluate W", MemoryError("Unable to allocate 3 TiB for"),
-        "(3 TiB more were wanted): try a smaller --batch than 500"),
+        "(3 TiB more were wanted): try a smaller --batch, another --device"),
     ("campaign --processes 4", MemoryError(), "try a smaller --processes than 4, another --dev"),
     ("table", RuntimeError("Could not determine home directory."), "no home folder is known: write paths without ~"),
     ("table", RecursionError("maximum recursion depth exceeded while decoding a JSON array"), "is nested too deeply"),

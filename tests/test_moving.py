@@ -2,6 +2,7 @@
 
 import re
 from html import escape
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def by_class(**more):
     small = {"ce": [1, 0.25], "mbib": [0.9, 0.75], "mine": [0, 0]}
     sets = {
         "large": {"counts": [500, 50, 5], "names": ["a_b", "c", "d"], "methods": large},
-        "small": {"counts": [9, 3], "methods": small, "runs": {"ce": 5}},
+        "small": {"counts": [9, 3], "methods": small, "runs": {"ce": 5}, "means": {"mbib": {"few": 82.25}}},
     }
     moving.by_class(sets, finding="The tail gains.", **more)
 
@@ -248,9 +249,19 @@ def test_two_methods_are_compared_in_words_and_a_class_can_be_picked(page):
     figure.get_by_role("combobox", name="method", exact=True).select_option("mine")
     assert rows(figure) == {"few (2)": ["0.0", "62.5", "−62.5"], "all (2)": ["0.0", "62.5", "−62.5"]}
     assert "cross-entropy (5 runs)" in words(figure)
+    figure.get_by_role("combobox", name="method", exact=True).select_option("MBIB")
+    assert rows(figure)["few (2)"] == [f"{82.25:.1f}", "62.5", f"+{82.25 - 62.5:.1f}"], "the text's mean, as it rounds"
     figure.get_by_role("combobox", name="data", exact=True).select_option("large")  # which has no "mine"
     figure.get_by_role("combobox", name="method", exact=True).select_option("MBIB")
     assert rows(figure)["few (1)"] == ["30.0", "0.0", "+30.0"]
+
+
+def test_a_figure_rounds_as_the_text_does(page):
+    kit = (Path(moving.__file__).parent / "kit.js").read_text(encoding="utf-8").rstrip(";\n")
+    numbers = [7.25, 7.35, 41.65, 0.5, 1.5, 2.5, -0.25, 9.95, 99.95, 0.05, 1 / 3, 2.675, 1e-9, 0, 62.5, 12345.125]
+    for digits in (0, 1, 2):
+        rounded = page.evaluate(f"([all, digits]) => all.map(v => ({kit})(null).fixed(v, digits))", [numbers, digits])
+        assert rounded == [f"{v:.{digits}f}" for v in numbers]
 
 
 def percent(share: float) -> str:

@@ -39,6 +39,7 @@ from mbib_core.data.folders import held_out, load_folder
 from mbib_core.data.pictures import Refused, read_picture
 from mbib_core.evaluation import features_of
 from mbib_core.methods import settle
+from mbib_core.mistakes import Mistake
 from mbib_core.results import read_record, show_table, table
 from mbib_core.schedules import SCHEDULES, Schedule
 from mbib_core.settings import Settings, command_line, run_id
@@ -1110,7 +1111,12 @@ def test_names_on_a_report_stay_plain_words(name: str) -> None:
     """Rendered with raw HTML, tables, links and strikethrough switched on, a name brings nothing but its text."""
     record = made_up_record()
     plain, wild = (
-        report.report(record | {"classes": ["robin", c, "owl"], "command": c}, torch.ones(3, 3).long(), about=c)
+        report.report(
+            record | {"classes": ["robin", c, "owl"], "command": c},
+            torch.ones(3, 3).long(),
+            about=c,
+            mistakes={1: [Mistake(1, 0.5, "data:image/png;base64,AAAA", f'{c}"')]},
+        )
         for c in ("wren", name)
     )
     wild.encode()

@@ -458,6 +458,14 @@ def test_a_chapter_opens_in_colab_and_can_be_downloaded(site, stem):
     assert (site / notebook).read_bytes() == (TOP / "book" / f"{stem}.ipynb").read_bytes()
 
 
+@pytest.mark.parametrize("stem", CHAPTERS)
+def test_no_two_folds_of_code_stand_on_one_another(site, stem):
+    folds = static(site, stem).select(".cell:not(.tag_check) > details.hide:not(:has(~ .cell_output)):only-child")
+    assert folds
+    behind = [fold.parent.find_next_sibling() for fold in folds]
+    assert [cell.get_text() for cell in behind if cell and cell.select_one(":scope > details.hide")] == []
+
+
 # ---------------------------------------------------------------- on paper
 
 

@@ -51,7 +51,7 @@ OTHER: dict[str, Any] = {
     "alphas": (0.1, 0.4), "beta": 1.5, "k": 0.1, "gamma": 0.1, "taps": 2, "precision": "float32", "purpose": "choosing",
     "pictures": "0123", "flip": False, "batch": 64, "rate": 0.2, "weight_decay": 1e-3, "depth": 20, "size": 64,
     "augmentation": "none", "average": "ema", "backbone": "resnet10", "pretrained": "sha256:0", "trunk_rate": 0.5,
-    "frozen": 0.5, "test_curve": True, "stream": True,
+    "frozen": 0.5, "test_curve": True, "stream": True, "head": "cosine",
 }  # fmt: skip
 OTHER |= {name: setting.kind(1) for name, setting in SETTINGS.items() if name not in OTHER}
 
@@ -117,6 +117,10 @@ def test_a_name_is_a_plain_file_name() -> None:
         ({"taps": 4}, "ResNet-8 has 3 blocks: ask for 1 to 3 observations, not 4"),
         ({"method": "ce", "beta": 1.0}, "ce has no beta: leave it out"),
         ({"method": "bib", "taps": 2}, "bib has 1 observation: leave taps out"),
+        ({"head": "round"}, "head is 'round': it must be one of cosine"),
+        ({"method": "tau-norm", "head": "cosine"}, "tau-norm has stages or classifiers of its own, .* leave head out"),
+        ({"method": "wcdas", "head": "cosine"}, "wcdas has stages or classifiers of its own"),
+        ({"method": "cc-sam", "head": "cosine"}, "cc-sam has stages or classifiers of its own"),
     ],
 )
 @pytest.mark.fault("settings: {given_}")

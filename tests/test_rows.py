@@ -276,6 +276,34 @@ def test_multiply_adds_of_a_cosine_head_are_counted() -> None:
     assert len({multiply_adds(Network(head=head, experts=3).build(9), x) for head in ("linear", "cosine")}) == 1
 
 
+@pytest.mark.parametrize(("method", "replaced"), [("ce", 1), ("bsce-mlp", 1), ("mbib", 4)])
+def test_a_cosine_head_is_in_the_place_of_every_linear_classifier_and_of_nothing_else(
+    method: str, replaced: int, tmp_path: Path
+) -> None:
+    asked = replace(SHORT, method=method, head="cosine", epochs=1)
+    usual, found = method_of(settle(replace(SHORT, method=method))).parts.build(5), run(asked, glyphs())
+    assert sum(isinstance(module, Cosine) for module in found.network.modules()) == replaced
+    lost = {name for name, _ in usual.named_parameters()} - {name for name, _ in found.network.named_parameters()}
+    assert len(lost) == replaced
+    assert all(name.endswith("bias") and "classifier" in name for name in lost)
+    with torch.no_grad():
+        outputs = found.network(glyphs().test.x)
+    logits = [*outputs.v_logits, *([] if outputs.z_logits is None else [outputs.z_logits])]
+    assert len(logits) == replaced
+    assert all(float(x.abs().max()) <= 30 * (1 + 1e-5) for x in logits), "30 times a cosine"
+    write_weights(found, tmp_path / "w.safetensors")
+    back = read_weights(tmp_path / "w.safetensors").network.state_dict()
+    assert all(torch.equal(back[name], value) for name, value in found.network.state_dict().items())
+
+
+def test_a_head_that_a_row_has_anyway_renames_no_run() -> None:
+    for method in ("ldam-drw", "sade"):
+        assert run_id(settle(replace(SHORT, method=method, head="cosine"))) == run_id(
+            settle(replace(SHORT, method=method))
+        )
+    assert run_id(settle(replace(SHORT, head="cosine"))) != run_id(settle(SHORT))
+
+
 # Losses
 
 R = np.random.RandomState(0)

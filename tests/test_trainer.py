@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mbib_core import checkpoints, runs, trainer
+from mbib_core import checkpoints, evaluation, runs, trainer
+from mbib_core.averages import renew_batch_norm
 from mbib_core.batches import Draws, Source, augment, draw, pad, resize
 from mbib_core.data import Images, LongTailed, channel_statistics, first_of_each_class, load
 from mbib_core.devices import pick_device, pick_precision
-from mbib_core.evaluation import evaluate, features_of
+from mbib_core.evaluation import answers, batch_of, evaluate, features_of
 from mbib_core.learners import Learner
 from mbib_core.methods import METHODS, Method, Stage, method_of, settle
 from mbib_core.networks import Bottleneck, Network, multiply_adds
@@ -837,6 +838,22 @@ def test_a_folder_that_cannot_be_written_is_told(
 
 
 # Evaluation and records
+
+
+@pytest.mark.parametrize(("side", "n"), [(8, 500), (32, 500), (64, 500), (65, 484), (112, 163), (224, 40), (1024, 2)])
+def test_large_images_are_answered_fewer_at_once_and_small_ones_as_many_as_ever(side: int, n: int) -> None:
+    assert batch_of((side, side)) == n
+
+
+def test_a_network_is_given_so_many_and_no_more_when_it_answers_or_renews_its_batch_norm() -> None:
+    network, given = METHODS["ce"].network(3, depth=8), []
+    images = Images(torch.zeros(7, 3, 8, 8, dtype=torch.uint8), torch.zeros(7, dtype=torch.int64))
+    network.register_forward_pre_hook(lambda _, x: given.append(len(x[0])))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "MOST", (500, 3 * 64))
+        answers(network, images)
+        renew_batch_norm(network, images)
+    assert given == [3, 3, 1, 3, 2, 2]
 
 
 def test_features_of_are_those_of_the_network_in_evaluation_mode_whatever_the_batch(

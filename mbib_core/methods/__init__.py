@@ -10,7 +10,7 @@ from mbib_core.methods.balanced import BALANCED
 from mbib_core.methods.bottlenecks import BOTTLENECKS
 from mbib_core.methods.contrast import CONTRAST, succeed
 from mbib_core.methods.experts import EXPERTS
-from mbib_core.methods.method import Method, Stage
+from mbib_core.methods.method import Method, Stage, nothing
 from mbib_core.methods.paper import PAPER, shared_alphas
 from mbib_core.methods.staged import STAGED
 from mbib_core.networks.imagenet import TIMM, check_backbone
@@ -69,6 +69,7 @@ def settle(settings: Settings) -> Settings:
             raise ValueError(f"{settings.method} has {method.parts.taps} observation{plural}: leave taps out")
         own["alphas"] = settings.own.get("alphas", shared_alphas(taps))
     filled: dict[str, Any] = {"schedule": settings.schedule or usual, "taps": taps, "own": own}
+    filled |= {"head": None} if settings.head == method.parts.head else {}
     filled["epochs"] = settings.epochs if settings.epochs is not None else schedule.epochs
     filled |= {name: None for name in (*OVERRIDES, "size") if getattr(settings, name) == getattr(schedule, name)}
     filled["stream"] = stream = settings.stream or settings.kind not in ("", "folder")
@@ -88,6 +89,7 @@ def method_of(settings: Settings) -> Method:
     row = named(METHODS, settings.method, "method")
     schedule, taps = schedule_of(settings), settings.taps or row.parts.taps
     parts = replace(row.parts, depth=schedule.depth, backbone=schedule.backbone, taps=taps)
+    parts = replace(parts, head=settings.head or parts.head)
     return replace(row, parts=parts, own=settings.own)
 
 
@@ -114,6 +116,7 @@ def _check(s: Settings, method: Method) -> None:
             f"{schedule.augmentation} gives every image two labels, which {s.method} cannot take, as it compares "
             f"images or has two batches: ask for another augmentation, such as cutout"
         )
+    _check_head(s, method)
     _check_stream(s, method)
     if "alphas" in s.own and len(s.alphas) != observations - 1:
         raise ValueError(f"{s.taps} observations need {observations - 1} alphas, not {len(s.alphas)}: {s.alphas}")
@@ -144,6 +147,16 @@ def _check_stream(s: Settings, method: Method) -> None:
     if not s.stream and s.augmentation is not None and AUGMENTATIONS[s.augmentation].resized:
         raise ValueError(
             f"{s.augmentation} is for images that are read while training: say --stream with a folder, or leave it out"
+        )
+
+
+def _check_head(s: Settings, method: Method) -> None:
+    """Other classifiers are for methods that do nothing with theirs but take a loss of the logits."""
+    first, *more = method.stages
+    untouched = {first.begin, first.each_epoch, first.end} == {nothing} and first.ascent is None
+    if s.head and (more or not untouched or method.learner is not Learner or method.parts.head != "linear"):
+        raise ValueError(
+            f"{s.method} has stages or classifiers of its own, which {s.head} ones would not fit: leave head out"
         )
 
 

@@ -205,8 +205,9 @@ def by_class(
 
     sets: by the name of a data set, its "counts" [C], "names" [C] (numbers where there are none), and "methods": by the
     method's key, as in `figures.NAMES` or a name of its own, the accuracy of each class [C], 0 to 1; "runs": of how
-    many runs that is the mean, by method, one unless told. Lines are local, weighted by the distance in log n. Raises
-    ValueError if lengths differ, or if a data set lacks a method of `start`.
+    many runs that is the mean, by method, one unless told; "means": by method and shot, or "all", the accuracy in % as
+    the text has it, where it has one, so that both round one number. Lines are local, weighted by the distance in
+    log n. Raises ValueError if lengths differ, or if a data set lacks a method of `start`.
     """
     from mbib_core.figures.style import COLOURS, MARKERS, NAMES, OTHERS, SHOTS
 
@@ -229,6 +230,7 @@ def by_class(
                 "counts": [int(count) for count in one["counts"]],
                 "names": [str(label).replace("_", " ") for label in labels],
                 "accuracy": {m: [round(100 * float(a), 1) for a in v] for m, v in one["methods"].items()},
+                "means": {m: {s: float(a) for s, a in v.items()} for m, v in one.get("means", {}).items()},
                 "runs": {method: one.get("runs", {}).get(method, 1) for method in one["methods"]},
             }
         )

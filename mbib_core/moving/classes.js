@@ -1,5 +1,5 @@
 /* Accuracy of each class against its size, for two methods that the reader picks. */
-(box, data, { el, svg, text, picture, choice, says, list, add, spot }) => {
+(box, data, { el, svg, text, picture, choice, says, list, fixed, add, spot }) => {
   const W = box.clientWidth && box.clientWidth < 480 ? 340 : 520; // a phone gets letters of the same size
   const [H, left, right, top, bottom] = [340, 42, W - 10, 40, 296];
   const image = picture(W, H, { style: 'max-width:640px' });
@@ -20,7 +20,7 @@
   const py = (v) => bottom - ((bottom - top) * v) / 100;
   let px;
   const inGroup = ([, above, to]) => now().counts.map((n, i) => (n > above && n <= to ? i : -1)).filter((i) => i >= 0);
-  const mean = (key, those) => those.reduce((sum, i) => sum + now().accuracy[key][i], 0) / those.length;
+  const mean = (key, [name, those]) => now().means[key]?.[name] ?? those.reduce((sum, i) => sum + now().accuracy[key][i], 0) / those.length;
 
   /* A local line through the classes of about the same size, by weights that fall with the distance in log n. */
   const smooth = (key) => {
@@ -42,7 +42,7 @@
   const table = el('table', {}, el('caption', {}, 'Mean accuracy over classes (%)'),
     el('thead', {}, el('tr', {}, el('th', { scope: 'col' }, 'classes'), ...head)), body);
   const one = el('p');
-  const difference = (a, b) => `${a - b < 0 ? '−' : '+'}${Math.abs(a - b).toFixed(1)}`.replace(/[−+]0\.0$/, '0.0');
+  const difference = (a, b) => `${a - b < 0 ? '−' : '+'}${fixed(Math.abs(a - b), 1)}`.replace(/[−+]0\.0$/, '0.0');
 
   const put = () => {
     const { counts, accuracy, names } = now();
@@ -91,15 +91,15 @@
     head[1].textContent = method(b).name;
     const groups = data.groups.map((group) => [group[0], inGroup(group)]).filter(([, those]) => those.length);
     groups.push(['all', counts.map((_, i) => i)]);
-    body.replaceChildren(...groups.map(([name, those]) =>
-      el('tr', {}, el('th', { scope: 'row' }, `${name} (${those.length})`), el('td', {}, mean(a, those).toFixed(1)), el('td', {}, mean(b, those).toFixed(1)),
-        el('td', {}, difference(mean(a, those), mean(b, those))))));
+    body.replaceChildren(...groups.map((group) =>
+      el('tr', {}, el('th', { scope: 'row' }, `${group[0]} (${group[1].length})`), el('td', {}, fixed(mean(a, group), 1)), el('td', {}, fixed(mean(b, group), 1)),
+        el('td', {}, difference(mean(a, group), mean(b, group))))));
     const runs = (key) => `${now().runs[key]} run${now().runs[key] > 1 ? 's' : ''}`;
     if (a === b) says.textContent = `${now().name}: ${method(a).name}, ${runs(a)}. Choose another method to compare.`;
     else {
-      const phrase = ([name, those]) => {
-        const gap = mean(a, those) - mean(b, those);
-        return `${Math.abs(gap).toFixed(1)} ${gap < 0 ? 'lower' : 'higher'} on ${name === 'all' ? 'all classes' : `${name}-shot classes`}`;
+      const phrase = (group) => {
+        const [gap, name] = [mean(a, group) - mean(b, group), group[0]];
+        return `${fixed(Math.abs(gap), 1)} ${gap < 0 ? 'lower' : 'higher'} on ${name === 'all' ? 'all classes' : `${name}-shot classes`}`;
       };
       const better = counts.filter((_, i) => accuracy[a][i] > accuracy[b][i]).length;
       const worse = counts.filter((_, i) => accuracy[a][i] < accuracy[b][i]).length;
@@ -110,7 +110,7 @@
     image.setAttribute('aria-label', `Accuracy of each class against its number of training images. ${says.textContent}`);
     one.textContent = chosen < 0 ? '' :
       `${names[chosen]}, ${counts[chosen]} training image${counts[chosen] > 1 ? 's' : ''}: ` +
-      list(shown.map((key) => `${method(key).name} ${accuracy[key][chosen].toFixed(0)} %`)) + '.';
+      list(shown.map((key) => `${method(key).name} ${fixed(accuracy[key][chosen])} %`)) + '.';
   };
 
   const keys = () => Object.keys(now().accuracy).map((key) => [key, method(key).name]);

@@ -67,7 +67,14 @@
   const says = el('p', { class: 'says', role: 'status' });
   const list = (words) => (words.length < 2 ? words.join('') : `${words.slice(0, -1).join(', ')} and ${words.at(-1)}`);
   const add = (...nodes) => box.append(...nodes);
+  /* A number to read, rounded as Python rounds it in the text: what is exactly in the middle goes to the even digit. */
+  const fixed = (v, digits = 0) => {
+    const exact = Math.abs(v).toFixed(60);
+    const cut = exact.indexOf('.') + (digits && digits + 1);
+    const middle = /^50*$/.test(exact.slice(exact.indexOf('.') + 1 + digits));
+    return (v < 0 ? '-' : '') + (middle && /[02468]$/.test(exact.slice(0, cut)) ? exact.slice(0, cut) : Math.abs(v).toFixed(digits));
+  };
   /* Where a pointer is in a picture's own units. */
   const spot = (image, event) => new DOMPoint(event.clientX, event.clientY).matrixTransform(image.getScreenCTM().inverse());
-  return { el, svg, text, picture, range, choice, radios, ticks, says, list, add, spot };
+  return { el, svg, text, picture, range, choice, radios, ticks, says, list, fixed, add, spot };
 };

@@ -1,5 +1,5 @@
 /* The information plane: the frontier, its point and tangent; the encoder of the point as flows; what is kept. */
-(box, data, { el, svg, text, picture, range, radios, ticks, says, list, add, spot }) => {
+(box, data, { el, svg, text, picture, range, radios, ticks, says, list, fixed, add, spot }) => {
   const [input, output] = data.nouns;
   const n = data.x.length;
   const order = data.x.map((_, i) => (i + data.first) % n); // the circle of inputs, cut where few words cross
@@ -95,7 +95,7 @@
       });
       parts.push(svg('rect', { x: x2, y: y + 1, width: x3 - x2, height: Math.max(tall - 2, 0.5), fill: 'none', stroke: 'currentColor' }));
       const best = most(one.belief);
-      if (tall > 11) parts.push(text(x3 + 5, y + tall / 2 + 4, `${data.y[best][0]} ${Math.round(100 * one.belief[best])} %`));
+      if (tall > 11) parts.push(text(x3 + 5, y + tall / 2 + 4, `${data.y[best][0]} ${fixed(100 * one.belief[best])} %`));
     }
     flows.replaceChildren(...parts);
   };
@@ -125,13 +125,13 @@
       share.textContent = `${world.kept[at][y]} %`;
       inside.style.width = `${world.kept[at][y]}%`;
     });
-    const share = Math.round((100 * b) / world.i);
-    const point = `keeps ${a.toFixed(2)} of ${world.h.toFixed(2)} nats of the ${input} and tells ${b.toFixed(2)} of ${world.i.toFixed(2)} nats (${share} %) of the ${output}`;
+    const share = fixed((100 * b) / world.i);
+    const point = `keeps ${fixed(a, 2)} of ${fixed(world.h, 2)} nats of the ${input} and tells ${fixed(b, 2)} of ${fixed(world.i, 2)} nats (${share} %) of the ${output}`;
     const least = world.kept[at].indexOf(Math.min(...world.kept[at]));
     const joined = words.map((one) => {
       const members = order.filter((x) => one.word[x] >= 500).map((x) => data.x[x][0]);
       const best = most(one.belief);
-      return members.length ? `${list(members)} as ${data.y[best][0]} (${Math.round(100 * one.belief[best])} %)` : '';
+      return members.length ? `${list(members)} as ${data.y[best][0]} (${fixed(100 * one.belief[best])} %)` : '';
     }).filter(Boolean);
     const count = words.length === 1 ? 'one code word' : `${words.length} code words`;
     says.textContent =

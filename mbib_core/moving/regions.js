@@ -1,5 +1,5 @@
 /* Decision regions of Gaussian classes in a plane, for the cross-entropy and for the balanced softmax. */
-(box, data, { el, svg, text, picture, range, says, list, add }) => {
+(box, data, { el, svg, text, picture, range, says, list, fixed, add }) => {
   const C = data.classes.length;
   const reach = data.reach;
   const side = 300;
@@ -85,9 +85,9 @@
       data.classes.forEach((_, i) => {
         areas[i].setAttribute('d', region(i, added));
         dots[i].setAttribute('d', draws[i].slice(0, counts[i]).join(''));
-        shares[i].textContent = `${kept[i].toFixed(0)} %`;
+        shares[i].textContent = `${fixed(kept[i])} %`;
       });
-      image.setAttribute('aria-label', `${heading.textContent}: ` + list(data.classes.map(([name], i) => `${name} keeps ${kept[i].toFixed(0)} %`)) + '.');
+      image.setAttribute('aria-label', `${heading.textContent}: ` + list(data.classes.map(([name], i) => `${name} keeps ${fixed(kept[i])} %`)) + '.');
       return { kept, image };
     };
   };
@@ -107,16 +107,16 @@
     const log = counts.map(Math.log);
     const words = k === null ? '' : `balanced softmax, weights n^−${k.toFixed(1)}`;
     const [ce, bs] = [plain(log), balanced(log.map((l) => -(k ?? 0) * l), words)];
-    const mean = (values) => `${(values.reduce((a, b) => a + b) / C).toFixed(1)} %`;
-    data.classes.forEach((_, i) => [counts[i], `${ce.kept[i].toFixed(1)} %`, `${bs.kept[i].toFixed(1)} %`].forEach((v, j) => (cells[i][j].textContent = v)));
+    const mean = (values) => `${fixed(values.reduce((a, b) => a + b) / C, 1)} %`;
+    data.classes.forEach((_, i) => [counts[i], `${fixed(ce.kept[i], 1)} %`, `${fixed(bs.kept[i], 1)} %`].forEach((v, j) => (cells[i][j].textContent = v)));
     [means[0].textContent, means[1].textContent] = [mean(ce.kept), mean(bs.kept)];
     const rare = counts.indexOf(Math.min(...counts));
     const name = data.classes[rare][0];
     const equal = counts.every((n) => n === counts[0]);
     says.textContent = equal
       ? `With ${counts[0]} images of each class both losses draw the same borders and keep ${mean(ce.kept)}.`
-      : `With ${list(data.classes.map(([one], i) => `${counts[i]} ${one}`))} images, cross-entropy keeps ${ce.kept[rare].toFixed(0)} % of ${name} ` +
-        `and ${mean(ce.kept)} on average; the balanced softmax${k ? ` with weights n^−${k.toFixed(1)}` : ''} keeps ${bs.kept[rare].toFixed(0)} % of ${name} and ${mean(bs.kept)} on average.`;
+      : `With ${list(data.classes.map(([one], i) => `${counts[i]} ${one}`))} images, cross-entropy keeps ${fixed(ce.kept[rare])} % of ${name} ` +
+        `and ${mean(ce.kept)} on average; the balanced softmax${k ? ` with weights n^−${k.toFixed(1)}` : ''} keeps ${fixed(bs.kept[rare])} % of ${name} and ${mean(bs.kept)} on average.`;
     return [ce.image, bs.image];
   };
   const steps = Math.round(20 * Math.log10(data.most));

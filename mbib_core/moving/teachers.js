@@ -1,5 +1,5 @@
 /* One image: what the observations say, their average by alpha, and the best answer of z under the loss. */
-(box, data, { el, range, choice, says, list, add }) => {
+(box, data, { el, range, choice, says, list, fixed, add }) => {
   let at = 0;
   let [beta, alphas] = [data.beta, [...data.alphas]];
   const S = data.stages.length;
@@ -34,7 +34,7 @@
   const heads = [...data.stages, 'mean', 'best z'];
   const table = el('table', { class: 'wide' }, el('caption', {}, ''),
     el('thead', {}, el('tr', {}, ...['class', ...heads].map((h) => el('th', { scope: 'col' }, h)))), body);
-  const percent = (v) => (v > 0.995 && v < 1 ? '>99' : v > 0 && v < 0.005 ? '<1' : (100 * v).toFixed(0)) + ' %';
+  const percent = (v) => (v > 0.995 && v < 1 ? '>99' : v > 0 && v < 0.005 ? '<1' : fixed(100 * v)) + ' %';
 
   const put = () => {
     const { title, y, p } = data.images[at];
