@@ -7,6 +7,7 @@
     python book/chapters.py address [OWNER/REPO]   print the repository's address, or change it everywhere
     python book/chapters.py version [X.Y.Z]        print the version, or change it everywhere, Colab's set-up cells too
     python book/chapters.py headline               draw the front page's pictures, write its answer (headline.py)
+    python book/chapters.py models                 write the cards of the published networks, and their table
     python book/chapters.py compact                write the records anew as `mbib train` writes them today
 
 NAME is a chapter's file name without its ending. A second `run` on the same machine gives the same bytes.
@@ -499,6 +500,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands.add_parser("address").add_argument("new", nargs="?", metavar="OWNER/REPO")
     commands.add_parser("version").add_argument("new", nargs="?", metavar="X.Y.Z")
     commands.add_parser("headline")
+    commands.add_parser("models")
     commands.add_parser("compact")
     args = parser.parse_args(arguments)
 
@@ -506,6 +508,10 @@ def main(arguments: list[str] | None = None) -> None:
         from headline import headline
 
         print(*headline(), sep="\n")
+    elif args.command == "models":
+        from cards import write_models
+
+        print(*write_models(), sep="\n")
     elif args.command == "compact":
         print(f"{len(compact())} records")
     elif args.command == "run":

@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from mbib_core.data.longtailed import Images
+from mbib_core.evaluation import batch_of
 
 LATE = 0.75  # the share of the epochs after which weights are averaged
 
@@ -35,7 +36,7 @@ def put_into(network: nn.Module, mean: AveragedModel, images: Images) -> None:
 
 
 @torch.no_grad()
-def renew_batch_norm(network: nn.Module, images: Images, batch: int = 500) -> None:
+def renew_batch_norm(network: nn.Module, images: Images, batch: int | None = None) -> None:
     """Takes the running statistics of batch norm that is trained anew: means over batches of all `images`, as they
     are. torch's `update_bn` would do so to all of it."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
@@ -50,6 +51,7 @@ def renew_batch_norm(network: nn.Module, images: Images, batch: int = 500) -> No
     for module in renewed:
         module.reset_running_stats()
         module.momentum = None  # a plain mean
+    batch = batch or batch_of(images.size)
     for part, _ in images.chunks(batch, even=True):  # nearly alike, for they weigh alike; no last one of one image
         network(part.to(device).contiguous(memory_format=torch.channels_last))
     for module, momentum in zip(renewed, momenta, strict=True):

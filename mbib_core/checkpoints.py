@@ -1,12 +1,14 @@
-"""A run that is not finished, on disk: written whole after every epoch, read again only by the run that it is of."""
+"""A run that is not finished, on disk: written whole after an epoch, read again only by the run that it is of."""
 
 import io
+import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from mbib_core.files import write_atomically
 from mbib_core.schedules import same_recipe, schedule_of
@@ -16,6 +18,39 @@ PARTS = {
     *("settings", "recipe", "stage", "epoch", "learner", "optimizer", "scaler"),
     *("history", "precision", "seconds", "commits", "compiled", "ranks"),
 }
+SHARE = 0.02  # of a run's time that saving may take
+
+
+class Saver:
+    """Saves a run after every epoch: on the disk if that costs at most `SHARE` of the time since the last one was
+    written there, else in memory, from where it is written when the run is left, by an error or Ctrl-C too.
+
+    A killed process loses what is in memory: fifty times what writing takes, a second or two. Without a path nothing is
+    saved. Raises OSError as `write_checkpoint` does.
+    """
+
+    def __init__(self, path: Path | None):
+        self.path, self.cost, self.written = path, 0.0, time.perf_counter()
+        self.waiting: Mapping[str, Any] | None = None
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def save(self, state: Mapping[str, Any], *, last: bool) -> None:
+        """`last`: of a stage, which is always written."""
+        if self.path is None:
+            return
+        now = time.perf_counter()
+        if last or self.cost <= SHARE * (now - self.written):
+            write_checkpoint(self.path, state)
+            self.waiting, self.written = None, time.perf_counter()
+            self.cost = self.written - now
+        else:
+            self.waiting = tree_map_only(torch.Tensor, torch.clone, dict(state))  # the next epoch changes what it holds
+
+    def __exit__(self, *_: object) -> None:
+        if self.path is not None and self.waiting is not None:
+            write_checkpoint(self.path, self.waiting)
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: only the commands that need 
 
     from mbib_core.settings import Settings
 
+NAMED = 5  # files of one kind that `mbib check` names
 FULL = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "unable to allocate")
 
 
@@ -25,8 +26,8 @@ class Terminated(KeyboardInterrupt):
 
 
 def main(words: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0, 2 for bad input or a failed run, 75 if another process
-    trains the run, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Runs the command line; returns the exit status: 0, 1 if `mbib check` found what cannot be read, 2 for bad
+    input or a failed run, 75 if another process trains the run, 130 after Ctrl-C, 143 after SIGTERM."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal's code page lacks must not end a command
             stream.reconfigure(errors="backslashreplace")
@@ -147,26 +148,47 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from dataclasses import replace
+    import csv
+    from contextlib import nullcontext
     from typing import Any
 
     from tqdm.auto import tqdm
 
     from mbib_core.data import describe, load
+    from mbib_core.data.checking import Unreadable, unreadable
     from mbib_core.devices import readers
 
-    data = load(args.data, root=args.root, stream=True)
+    data = load(args.data, root=args.root, stream=True, skip_broken=None)
     print(printable(describe(data)))
     if not data.streamed:
         return 0
-    parts: list[Any] = [data.train, data.validation, data.test]
-    broken: set[str] = set()
-    with readers(args.workers), tqdm(total=sum(len(part.y) for part in parts), unit="picture", disable=None) as bar:
-        for part in (replace(part, skip_broken=True, told=broken) for part in parts):
-            for chunk in part.chunks(100):
-                bar.update(len(chunk.y))
-    print(f"all pictures were read; {len(broken)} are broken" + ", and --skip-broken leaves them out" * bool(broken))
-    return 2 if broken else 0
+    if args.out and args.out.exists():
+        raise ValueError(f"{args.out} is there already: name another file with --out")
+    n, found = sum(len(part.y) for part in (data.train, data.validation, data.test)), dict[str, Unreadable]()
+    bar: Any = tqdm(total=n, unit="picture", disable=None)
+    out: Any = args.out.open("w", encoding="utf-8", errors="surrogateescape", newline="") if args.out else nullcontext()
+    with out, bar, readers(args.workers):  # rows are written as they are found, so that Ctrl-C loses none
+        rows: Any = csv.writer(out, lineterminator="\n") if args.out else None
+        if rows:
+            rows.writerow(("path", "problem"))
+        for read, some in unreadable(data):
+            new = {one.name: one for one in some if one.name not in found}  # a file may be listed twice
+            found |= new
+            if rows:
+                rows.writerows((cell(one.name), cell(one.problem)) for one in new.values())
+            bar.update(read)
+    kinds = {"missing or empty": [one for one in found.values() if one.missing]}
+    kinds["broken"] = [one for one in found.values() if not one.missing]
+    for kind, some in kinds.items():
+        if some:
+            more = [f"and {len(some) - NAMED} more" + ("; --out FILE lists all" if not args.out else "")]
+            named = [f"{one.file} {one.problem}" for one in some[:NAMED]] + (more if len(some) > NAMED else [])
+            _complain("\n  ".join([f"{len(some)} {kind}:", *named]))
+    said = ", ".join(f"{len(some)} {'is' if len(some) == 1 else 'are'} {kind}" for kind, some in kinds.items())
+    print(f"{n} pictures were read; {said}" + (", and --skip-broken leaves them out" if found else ""))
+    if args.out:
+        print(f"all of these are in {args.out}")
+    return 1 if found else 0
 
 
 def _predict(args: argparse.Namespace) -> int:
@@ -219,6 +241,19 @@ def _export(args: argparse.Namespace) -> int:
         f"out, {found.size / 1e6:.1f} MB\nthey differ from PyTorch's by {found.difference:.1g} at the most (allowed: "
         f"{TOLERANCE:g})"
     )
+    return 0
+
+
+def _card(args: argparse.Namespace) -> int:
+    from mbib_core.cards import card_of
+    from mbib_core.files import write_atomically
+
+    text = card_of(args.weights, licence=args.license)
+    if args.out:
+        write_atomically(args.out, text.encode())
+        print(printable(f"card     {args.out}"))
+    else:
+        print(text, end="")
     return 0
 
 
@@ -314,6 +349,7 @@ COMMANDS = {
     "check": _check,
     "predict": _predict,
     "export": _export,
+    "card": _card,
     "table": _table,
     "methods": _methods,
     "campaign": _campaign,

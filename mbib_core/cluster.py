@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mbib_core.extras import extra
-from mbib_core.files import cache_folder
+from mbib_core.files import cache_folder, write_atomically
 
 INSTALL = '"mbib-core[cluster]"'
 
@@ -21,10 +21,10 @@ class Jobs:
 
     def __init__(self, cluster: str, *, device: str | None, threads: int, hours: float, partition: str | None):
         submitit = extra("submitit", "a campaign on a cluster", install=INSTALL)
+        self.folder = cache_folder() / "jobs"
+        self.job_class = submitit.SlurmJob if cluster == "slurm" else submitit.LocalJob
         try:
-            self.executor = submitit.AutoExecutor(
-                folder=cache_folder() / "jobs", cluster=cluster, slurm_max_num_timeout=1000
-            )
+            self.executor = submitit.AutoExecutor(folder=self.folder, cluster=cluster, slurm_max_num_timeout=1000)
         except (RuntimeError, ValueError) as error:
             raise ValueError(
                 f"cannot reach a {cluster!r} cluster from here ({error}): start the campaign where sbatch is"
@@ -39,12 +39,25 @@ class Jobs:
 
     def __call__(self, words: list[str], folder: Path, log: Path) -> "Job":
         try:
-            return Job(self.executor.submit(Command(words, folder, log)))
+            job = self.executor.submit(Command(words, folder, log))
         except RuntimeError as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise OSError(
                 f"the cluster rejected the job ({reason}): check --partition, --hours and your quota"
             ) from None
+        write_atomically(self.file_of(log.stem), str(job.job_id).encode())
+        return Job(job)
+
+    def file_of(self, name: str) -> Path:
+        """Where the number of the last job of the run `name` is noted."""
+        return self.folder / f"{name}.job"
+
+    def queued(self, name: str) -> "Job | None":
+        """The job of the run `name` that an earlier campaign queued, if it waits or runs still."""
+        if not self.file_of(name).is_file():
+            return None
+        job = self.job_class(self.folder, self.file_of(name).read_text(encoding="utf-8").strip())
+        return None if job.done(force_check=True) else Job(job)
 
 
 @dataclass

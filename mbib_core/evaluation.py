@@ -17,18 +17,27 @@ from mbib_core.networks.bottleneck import experts_used
 from mbib_core.ranks import gathered, ranks_here, spread
 
 Predict = Callable[[Outputs, Tensor], dict[str, Tensor]]
+MOST = 500, 500 * 64**2  # images that a network answers at once, and the pixels of all of them
+
+
+def batch_of(size: tuple[int, int]) -> int:
+    """How many images of `size` (height, width) a network answers at once: 500 up to 64 x 64 pixels, of larger ones as
+    many as have the pixels of those, 40 at 224 x 224; at least two, for batch norm."""
+    images, pixels = MOST
+    return max(2, min(images, pixels // (size[0] * size[1])))
 
 
 def features_of(
     network: nn.Module,
     x: UInt8[Tensor, "n 3 h w"],
-    batch: int = 500,
+    batch: int | None = None,
     predict: Callable[[Outputs], dict[str, Tensor]] = predictions,
 ) -> dict[str, Float[Tensor, "n _d"]]:
     """Logits of every prediction, and the features `v` (deepest observation) and `z`, of all images, in float32.
 
     Keys: `logits/` and the names of `predict`, the network's own way first; `features/v` and, where there is one,
-    `features/z`; `experts/used` of a network with routers. The network is left in evaluation mode.
+    `features/z`; `experts/used` of a network with routers. The network is left in evaluation mode. It answers
+    `batch` images at once, by default `batch_of` them.
     """
     return answers(network, Images(x, torch.zeros(len(x), dtype=torch.int64)), batch, predict)[0]
 
@@ -37,7 +46,7 @@ def features_of(
 def answers(
     network: nn.Module,
     images: Images,
-    batch: int = 500,
+    batch: int | None = None,
     predict: Callable[[Outputs], dict[str, Tensor]] = predictions,
 ) -> tuple[dict[str, Float[Tensor, "n _d"]], Int[Tensor, " n"]]:
     """What `features_of` finds of labelled images, in memory or streamed, and their labels, on the network's device.
@@ -49,7 +58,7 @@ def answers(
     parts: dict[str, list[Tensor]] = {}
     labels = []
     with full_float32():
-        for x, y in images.chunks(batch):  # no pictures: one empty batch
+        for x, y in images.chunks(batch or batch_of(images.size)):  # no pictures: one empty batch
             labels.append(y.to(device))
             outputs = network(x.to(device).contiguous(memory_format=torch.channels_last))
             found = {f"logits/{name}": logits for name, logits in predict(outputs).items()}

@@ -167,7 +167,7 @@ def parser() -> argparse.ArgumentParser:
         "of the data set it was trained on)",
     )
     evaluate.add_argument("--validation", action="store_true", help="on the validation pictures instead")
-    evaluate.add_argument("--batch", type=_count, default=500, help="pictures at a time (default 500)")
+    evaluate.add_argument("--batch", type=_count, help="pictures at a time (default 500, fewer above 64 pixels a side)")
     evaluate.add_argument("--device", help="cuda, cuda:1, or cpu (default: the first NVIDIA GPU, if there is one)")
     evaluate.add_argument(
         "--root",
@@ -178,10 +178,11 @@ def parser() -> argparse.ArgumentParser:
     _add_workers(evaluate)
 
     check = commands.add_parser(
-        "check", allow_abbrev=False, help="read every picture of a data set once, and name the broken ones"
+        "check", allow_abbrev=False, help="read every picture of a data set once, and name those that cannot be read"
     )
     check.add_argument("data", help="folder:PATH, list:FOLDER, csv:FILE, imagenet-lt:FOLDER, ... as in train")
     check.add_argument("--root", type=folder, help="as in train")
+    check.add_argument("--out", type=folder, metavar="FILE", help="a CSV file to write all of those to: path, problem")
     _add_workers(check)
 
     predict = commands.add_parser(
@@ -202,7 +203,7 @@ def parser() -> argparse.ArgumentParser:
         help="how often each class comes up among these pictures, lines of class,share (default: each as often as the "
         "others; plain cross-entropy: as in training); train: as often as in training",
     )
-    predict.add_argument("--batch", type=_count, default=256, help="pictures at a time (default 256)")
+    predict.add_argument("--batch", type=_count, help="as in evaluate")
     predict.add_argument("--device", help="cuda, cuda:1, or cpu (default: the first NVIDIA GPU, if there is one)")
 
     export = commands.add_parser(
@@ -213,6 +214,19 @@ def parser() -> argparse.ArgumentParser:
     form.add_argument("--onnx", type=folder, metavar="FILE", help='an ONNX model: pip install "mbib-core[export]"')
     form.add_argument("--torch-export", type=folder, metavar="FILE", help="what torch.export.load reads, a .pt2 file")
     export.add_argument("--prior", metavar="FILE|train", help="as in predict: how often each class comes up")
+
+    card = commands.add_parser(
+        "card", allow_abbrev=False, help="a model card of saved weights, as the Hugging Face hub reads it"
+    )
+    card.add_argument("weights", type=folder, help="a .safetensors file, with its record beside it")
+    card.add_argument(
+        "--out", type=folder, metavar="FILE", help="where it is written, such as README.md (default: here)"
+    )
+    card.add_argument(
+        "--license",
+        metavar="NAME",
+        help="of the weights, an identifier of the hub (default: mit for published data, else unknown)",
+    )
 
     table = commands.add_parser(
         "table", allow_abbrev=False, help="records as a table, mean and standard deviation over seeds"

@@ -1,6 +1,8 @@
 """A readable report of one run: a page of Markdown and a figure, beside the record."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from mbib_core.evaluation import answers
 from mbib_core.extras import extra
 from mbib_core.files import write_atomically
 from mbib_core.methods import METHODS
+from mbib_core.mistakes import Mistake, surest_mistakes
 from mbib_core.text import code, markdown
 from mbib_core.weights import Saved
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:  # they bring matplotlib and pandas, which only a page that is
 
 TAIL_ROWS = 50  # classes of the tail that are listed, the rarest first
 ALSO = {"top5": "Top-5 accuracy", "macro_f1": "Macro-F1"}  # of the prediction with the star, where a record has them
+LOSERS = 8  # classes of the tail of which pictures are shown
 TAKEN_FOR = 3  # wrong answers that are named for each
 SCARCE = 10  # pictures of a class, below which its accuracy is hardly known
 ADVICE = 5  # sentences on single classes, at the most
@@ -38,11 +42,14 @@ def write_report(run: Saved, data: LongTailed, record: "Record", folder: Path) -
     from mbib_core import figures
 
     images = data.test if part_of(record) == "test" else data.validation
-    found, y = answers(run.network, images)
-    logits = found[f"logits/{record[part_of(record)]['default']}"]
+    found, rows = answers(run.network, images.labelled(torch.arange(len(images.y))))
+    images = images.subset(rows.cpu())  # without those that are broken and left out
+    logits = found[f"logits/{record[part_of(record)]['default']}"].cpu()
+    confusion = metrics.confusion(logits, images.y)
+    shown = surest_mistakes(images, logits, worst(confusion, torch.tensor(record["counts"])))
     name = record["run_id"]
     write_atomically(folder / f"{name}.png", figures.png(picture(record)))
-    text = report(record, metrics.confusion(logits.cpu(), y.cpu()), about=data.name)
+    text = report(record, confusion, about=data.name, mistakes=shown)
     write_atomically(folder / f"{name}.md", text.encode())
     return folder / f"{name}.md"
 
@@ -59,8 +66,23 @@ def tail(counts: Int[Tensor, " c"]) -> Int[Tensor, " t"]:
     return order[: int(few.sum()) if few is not None else -(-len(counts) // 3)]
 
 
-def report(record: "Record", confusion: Int[Tensor, "c c"], *, about: str = "") -> str:
-    """The page, in Markdown; `confusion` [C, C] counts the pictures of class i that were taken for j."""
+def worst(confusion: Int[Tensor, "c c"], counts: Int[Tensor, " c"]) -> list[int]:
+    """The classes of the tail that lose most, `LOSERS` at the most: the lowest accuracies, and of equal ones those with
+    more wrong answers."""
+    pictures, right = confusion.sum(1).tolist(), confusion.diagonal().tolist()
+    losing = [i for i in tail(counts).tolist() if right[i] < pictures[i]]
+    return sorted(losing, key=lambda i: (right[i] / pictures[i], right[i] - pictures[i]))[:LOSERS]
+
+
+def report(
+    record: "Record",
+    confusion: Int[Tensor, "c c"],
+    *,
+    about: str = "",
+    mistakes: Mapping[int, Sequence[Mistake]] = MappingProxyType({}),
+) -> str:
+    """The page, in Markdown; `confusion` [C, C] counts the pictures of class i that were taken for j, and `mistakes`
+    are some of them."""
     part = part_of(record)
     found, settings, counts = record[part], record["settings"], torch.tensor(record["counts"])
     classes, default = [markdown(name) for name in record["classes"]], found["default"]
@@ -102,11 +124,11 @@ def report(record: "Record", confusion: Int[Tensor, "c c"], *, about: str = "") 
     return f"""# {record["run_id"]}
 
 {METHODS[settings["method"]].title} on {where}: {len(classes)} classes with {max(n)} to {min(n)}
-training pictures, {sum(n)} in all; {_network(record)},
+training pictures, {sum(n)} in all; {network_of(record)},
 {settings["epochs"]} epochs in {record["seconds"]:.0f} s.
 Measured on {found["pictures"]} {part} pictures.
 
-{_table(["accuracy in %, mean over classes", "all", *by_shot], overall)}
+{pipes(["accuracy in %, mean over classes", "all", *by_shot], overall)}
 
 Means over classes, so that every class counts the same. Many shots: over 100 training pictures; few: below 20. The
 prediction with a star is the one that counts, here and below. A class of few {part} pictures has a coarse
@@ -118,11 +140,11 @@ accuracy.{also}
 
 The {kind}, rarest first.{more}
 
-{_table(["class", "training pictures", "right", "most frequent wrong answers"], tail_rows, left=(0, 3))}
-
+{pipes(["class", "training pictures", "right", "most frequent wrong answers"], tail_rows, left=(0, 3))}
+{_shown(mistakes, confusion, classes, part)}
 ## Every class
 
-{_table(head, by_class)}
+{pipes(head, by_class)}
 
 The interval (Wilson 1927) says where the accuracy on many more pictures may lie.
 
@@ -131,7 +153,7 @@ The interval (Wilson 1927) says where the accuracy on many more pictures may lie
 On average it gives its answer a probability of {100 * confident:.0f} %, and is right {verdict}: {100 * right:.0f} %
 of the time. The calibration error is the mean distance of the two over bins of confidence.
 
-{_table(["", "pictures", "mean confidence in %", "right in %", "calibration error in %"], calibration)}
+{pipes(["", "pictures", "mean confidence in %", "right in %", "calibration error in %"], calibration)}
 
 ## What to look at next
 
@@ -166,6 +188,33 @@ def _advice(
             f"divide the logits by a temperature that is fitted on validation pictures."
         )
     return words or ["Nothing here stands out; settings are chosen with `--choosing`, on validation pictures."]
+
+
+def _shown(
+    mistakes: Mapping[int, Sequence[Mistake]], confusion: Int[Tensor, "c c"], classes: list[str], part: str
+) -> str:
+    """A table of mistakes with their pictures; "" if there are none."""
+    if not mistakes:
+        return ""
+    columns = max(map(len, mistakes.values()))
+    rows = []
+    for i, own in mistakes.items():
+        cells = [_cell(one, classes[i], classes[one.answer], part) for one in own]
+        rows.append([classes[i], f"{confusion[i, i]} of {confusion[i].sum()}", *cells, *[""] * (columns - len(own))])
+    head = ["class", "right", "surest wrong answer", *["next"] * (columns - 1)]
+    return f"""
+Of those that lose most, the {part} pictures that were taken for another class with the highest probability. Is the
+label right? What do they have in common?
+
+{pipes(head, rows, left=tuple(range(len(head))))}
+"""
+
+
+def _cell(one: Mistake, label: str, answer: str, part: str) -> str:
+    title = ' "{}"'.format(markdown(one.name).replace('"', "&quot;")) if one.name else ""
+    return (
+        f"![A {part} picture of {label}, taken for {answer}]({one.uri}{title}) {answer}, {100 * one.probability:.0f} %"
+    )
 
 
 def picture(record: "Record") -> "Figure":
@@ -235,7 +284,7 @@ def _number(value: Any, prediction: str) -> float | None:
     return value
 
 
-def _network(record: "Record") -> str:
+def network_of(record: "Record") -> str:
     recipe, weights = record["recipe"], record["settings"].get("pretrained")
     network = recipe.get("backbone") or f"ResNet-{recipe['depth']}"
     return f"{network} from {f'the weights {weights}' if weights else 'scratch'}"
@@ -250,6 +299,6 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
 
-def _table(head: list[str], rows: list[list[Any]], left: tuple[int, ...] = (0,)) -> str:
+def pipes(head: list[str], rows: list[list[Any]], left: tuple[int, ...] = (0,)) -> str:
     lines = [head, ["---" if i in left else "---:" for i in range(len(head))], *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

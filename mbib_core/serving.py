@@ -18,10 +18,10 @@ from torch import Tensor
 from mbib_core import data as data_sets
 from mbib_core import metrics
 from mbib_core.data import Images, LongTailed, shots
-from mbib_core.data.folders import PARTS, visible
+from mbib_core.data.layout import PARTS, visible
 from mbib_core.data.pictures import Refused, read_file, read_picture
 from mbib_core.data.streamed import MARGIN, Paths, joined, streamed
-from mbib_core.evaluation import all_finite, answers, of_kind
+from mbib_core.evaluation import all_finite, answers, batch_of, of_kind
 from mbib_core.methods import method_of
 from mbib_core.networks import Outputs, default_prediction, predictions
 from mbib_core.settings import Settings
@@ -115,7 +115,7 @@ def labelled(
     return Labelled(images, what + (f" of {name}" if name else ""), counts, warnings)
 
 
-def score(run: Saved, given: Labelled, *, batch: int = 500) -> dict[str, Any]:
+def score(run: Saved, given: Labelled, *, batch: int | None = None) -> dict[str, Any]:
     """`accuracy` (0 to 1) of each prediction over all classes and by shot, means over classes; and of the `default` one
     `micro` (over pictures), `macro_f1`, `top5` where there are more than 5 classes, and the `calibration` error.
     Raises FloatingPointError if the answers are not finite."""
@@ -138,7 +138,7 @@ def score(run: Saved, given: Labelled, *, batch: int = 500) -> dict[str, Any]:
 
 
 def predict(
-    run: Saved, pictures: Iterable[str | Path], *, prior: Sequence[float] | str | None = None, batch: int = 256
+    run: Saved, pictures: Iterable[str | Path], *, prior: Sequence[float] | str | None = None, batch: int | None = None
 ) -> Iterator[tuple[str, Float[Tensor, " c"] | ValueError]]:
     """Of each picture its name and the probabilities of the classes, or why it could not be read, in order.
 
@@ -146,7 +146,7 @@ def predict(
     of each class where the pictures come from, "train" those of the training set: see `log_shift`.
     Raises FloatingPointError if the answers are not finite, ValueError if the training shares are needed and unknown.
     """
-    shift = 0.0 if prior is None else log_shift(run, prior)
+    shift, batch = 0.0 if prior is None else log_shift(run, prior), batch or batch_of(run.size)
     for chunk in _read_ahead(picture_files(pictures), run, batch):
         x = [torch.from_numpy(pixels) for _, pixels in chunk if not isinstance(pixels, ValueError)]
         rows: Iterator[Tensor] = iter(())
@@ -269,7 +269,9 @@ def _read(name: str | Path, size: tuple[int, int], margin: float) -> Any:
         return error
 
 
-def _answers(run: Saved, images: Images, batch: int, counts: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
+def _answers(
+    run: Saved, images: Images, batch: int | None, counts: Tensor | None = None
+) -> tuple[dict[str, Tensor], Tensor]:
     """Logits by prediction and features, and the labels; what needs the training `counts` is left out where nobody
     knows them."""
 
@@ -292,9 +294,8 @@ def _renumbered(images: Images, classes: list[str], known: list[str], where: str
     """`images` with labels in the order of `known`, and the classes of `known` without images."""
     _matches(classes, known, where)
     number = torch.tensor([known.index(name) for name in classes], dtype=torch.int64)
-    y = number[images.y]
-    images = images._replace(y=y) if isinstance(images, Images) else replace(images, y=y)
-    return images, [known[i] for i in (y.bincount(minlength=len(known)) == 0).nonzero().flatten().tolist()]
+    images = images.labelled(number[images.y])
+    return images, [known[i] for i in (images.y.bincount(minlength=len(known)) == 0).nonzero().flatten().tolist()]
 
 
 def _matches(classes: list[str], known: list[str], where: str) -> None:

@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 from mbib_core.augmentation import AUGMENTATIONS
 from mbib_core.averages import LATE, averaged, put_into
 from mbib_core.batches import Draws, Source, draw, seed_of, source_of
-from mbib_core.checkpoints import read_checkpoint, restore, write_checkpoint
-from mbib_core.criteria import check_settings
+from mbib_core.checkpoints import Saver, read_checkpoint, restore
+from mbib_core.checks import check_settings
 from mbib_core.data.longtailed import Images, LongTailed, first_of_each_class
 from mbib_core.devices import autocast, full_float32, pick_device, pick_precision, readers, threads
 from mbib_core.evaluation import accuracies, all_finite, answers, answers_together, of_kind
@@ -100,8 +100,15 @@ def train(
     wanted = settings.precision if settings.precision != "auto" else schedule.precision
     precision = saved["precision"] if saved else pick_precision(wanted, device)
     cards = [device] if device.type == "cuda" else []
-    reading = ExitStack()
-    with threads(settings.threads), full_float32(), torch.random.fork_rng(devices=cards), readers(workers), reading:
+    reading, saver = ExitStack(), Saver(checkpoint if rank == 0 else None)
+    with (
+        threads(settings.threads),
+        full_float32(),
+        torch.random.fork_rng(devices=cards),
+        readers(workers),
+        reading,
+        saver,
+    ):
         if saved and precision == "bfloat16" and pick_precision("auto", device) == "float32":
             warnings.warn(
                 f"this run began in bfloat16, which this CPU can only emulate, many times slower: resume it on a CPU "
@@ -209,9 +216,9 @@ def train(
                 run.seconds = before + time.perf_counter() - started
                 bar.set_postfix(loss=f"{history['loss'][-1]:.3f}")
                 bar.update()
-                if checkpoint and rank == 0:
+                if saver.path:
                     states = {name: part.state_dict() for name, part in kept.items()}
-                    write_checkpoint(checkpoint, _progress(run, number, epoch + 1) | states)
+                    saver.save(_progress(run, number, epoch + 1) | states, last=epoch + 1 == epochs)
             if mean:
                 put_into(learner.network, mean, data.train)
             stage.end(learner, images=data.train, **settings.own)

@@ -4,7 +4,9 @@
 
 Processor seconds of this one process (no workers), so the numbers add up: pictures a second of one core that decodes a
 file, crops it for training (with and without jitter of the colours), prepares it for an answer, and makes a step of
-ResNet-10-sized work on it. The rate of a run is the smaller of the step's and of `--workers` times that of reading.
+ResNet-10-sized work on it. At 224 pixels 1,197 were decoded, 760 cropped and 11 stepped, which is why there is no
+`mbib pack`: reading does not bind. The rate of a run is the smaller of the step's and of `--workers` times that of
+reading.
 And lists of 1,000, 100,000 and 1,000,000 made-up lines: seconds to read, and how much the process grew.
 """
 

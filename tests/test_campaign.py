@@ -22,10 +22,12 @@ import pytest
 from filelock import FileLock
 
 from mbib_core import campaign as module
-from mbib_core.campaign import campaign, missing, read_wanted
+from mbib_core import checkouts
+from mbib_core.campaign import campaign
 from mbib_core.cluster import Command, Jobs
 from mbib_core.results import read_record, write_record
 from mbib_core.settings import command_line
+from mbib_core.wanted import Wanted, missing, read_wanted
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,13 +51,23 @@ def main():
         file = control / f"{what}-{name}"
         return float(file.read_text()) if file.is_file() else default
 
+    def wait(event):
+        limit = time.monotonic() + 300
+        while not event():
+            assert time.monotonic() < limit, "waited in vain"
+            time.sleep(0.02)
+
     time.sleep(told("prepare", 0))
+    if meet := told("meet", 0):  # so many processes see the run unlocked before one of them locks it
+        (control / f"here-{name}-{os.getpid()}").touch()
+        wait(lambda: len(list(control.glob(f"here-{name}-*"))) >= meet)
     try:
         with FileLock(checkpoint.with_suffix(".lock"), timeout=0):
             if (out / f"{name}.json").is_file() and "--again" not in words:
                 return 0
             log("goes on" if checkpoint.is_file() else "starts")
             checkpoint.write_text("half")
+            wait(lambda: (control / "log").read_text().count('"starts"') >= told("hold", 0))
             time.sleep(told("sleep", 0))
             if told("fail", 0):
                 print("it went wrong")
@@ -157,7 +169,7 @@ def cached(kind: str, name: str, suffix: str) -> Path:
 # The list
 
 
-def wanted_of(tmp_path: Path, text: str) -> list[module.Wanted]:
+def wanted_of(tmp_path: Path, text: str) -> list[Wanted]:
     path = tmp_path / "wanted.toml"
     path.write_text(text)
     return read_wanted(path)
@@ -222,7 +234,7 @@ def test_a_list_that_cannot_be_followed_is_refused_with_the_entry(tmp_path: Path
 def test_a_list_is_utf_8_with_or_without_a_byte_order_mark_whatever_the_locale(tmp_path: Path) -> None:
     text = '# 知更鸟\n[[run]]\nmethod = "ce"'
     (tmp_path / "wanted.toml").write_text(text, encoding="utf-8-sig")
-    code = "import sys; from mbib_core.campaign import *; print(read_wanted(Path(sys.argv[1]))[0].settings.method)"
+    code = "import sys; from mbib_core.wanted import *; print(read_wanted(Path(sys.argv[1]))[0].settings.method)"
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code, str(tmp_path / "wanted.toml")]
     assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "ce\n"
@@ -365,7 +377,7 @@ def test_a_part_of_a_name_that_picks_nothing_is_refused(project: Project, only: 
 def test_a_list_may_lie_anywhere_and_records_too_and_what_has_one_beside_the_list_is_made(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HERE", project.folder / "mbib_core")
+    monkeypatch.setattr(checkouts, "HERE", project.folder / "mbib_core")
     elsewhere, out = tmp_path / "elsewhere" / "wanted.toml", tmp_path / "out"
     elsewhere.parent.mkdir()
     elsewhere.write_text(WANTED)
@@ -383,7 +395,7 @@ def test_an_unpacked_archive_makes_runs_of_its_own_code_and_goes_on_with_them(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     shutil.rmtree(project.folder / ".git")
-    monkeypatch.setattr(module, "HERE", project.folder / "mbib_core")
+    monkeypatch.setattr(checkouts, "HERE", project.folder / "mbib_core")
     monkeypatch.setenv("MBIB_COMMIT", "0123456789ab")
     cached("checkpoints", project.ids[1], ".pt").write_text("half")
     cached("checkpoints", project.ids[1], ".commit").write_text("an older one")
@@ -475,6 +487,40 @@ def test_jobs_are_asked_for_as_submitit_hands_them_to_slurm(tmp_path: Path, monk
     without = Jobs("slurm", device="cpu", threads=1, hours=1, partition=None).executor._executor.parameters
     assert without["gpus_per_node"] == 0
     assert "partition" not in without
+
+
+@pytest.mark.fault("a cluster campaign that is started again")
+def test_what_is_in_the_queue_already_is_not_queued_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, sentence: Callable[[str], None]
+) -> None:
+    """A stand-in for SLURM, of which an earlier campaign asked for two runs: one waits, the other is over."""
+    submitit = pytest.importorskip("submitit")
+
+    class Queued(submitit.LocalJob):
+        def done(self, force_check: bool = False) -> bool:
+            project.record(0)  # it is made while the campaign looks on
+            looks.append(self.job_id)
+            return len(looks) > 1
+
+        def result(self) -> int:
+            return 0
+
+    class Over(submitit.LocalJob):
+        pass
+
+    looks: list[str] = []
+    jobs = Jobs("local", device="cpu", threads=1, hours=1, partition=None)
+    jobs.job_class = lambda folder, number: (Queued if number == "1" else Over)(folder, number)
+    monkeypatch.setattr("mbib_core.cluster.Jobs", lambda *_, **__: jobs)
+    for number, name in enumerate(project.ids[:2], start=1):
+        jobs.file_of(name).parent.mkdir(parents=True, exist_ok=True)
+        jobs.file_of(name).write_text(f"{number}\n")
+    assert campaign(project.list, only="|".join(project.ids[:2]), cluster="local") == 0
+    assert project.logged("starts") == project.ids[1:2], "the first one is waited for"
+    assert jobs.file_of(project.ids[1]).read_text() not in ("2", "2\n"), "another job"
+    said = capsys.readouterr().out
+    assert f"in the queue already: {project.ids[0]}" in said
+    sentence(next(line[9:] for line in said.splitlines() if "in the queue" in line))
 
 
 @pytest.mark.fault("a cluster that is not there")
@@ -641,7 +687,7 @@ def test_a_list_and_code_outside_a_checkout_with_a_commit_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: list[list[str]]
 ) -> None:
     (tmp_path / "wanted.toml").write_text(WANTED)
-    monkeypatch.setattr(module, "HERE", tmp_path / "mbib_core")
+    monkeypatch.setattr(checkouts, "HERE", tmp_path / "mbib_core")
     for words in commands:
         git(tmp_path, *words)
     with pytest.raises(ValueError, match=r"neither .* nor the code is in a git checkout with a commit of this project"):
@@ -653,7 +699,7 @@ def test_a_list_and_code_outside_a_checkout_with_a_commit_are_refused(
 def test_a_file_system_without_locks_is_named(
     project: Project, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr(module.FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(checkouts.FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(error))
     with pytest.raises(OSError, match=r"\.lock cannot be locked .*: name a folder on a local disk with MBIB_CACHE"):
         campaign(project.list)
 
@@ -702,12 +748,11 @@ def alive(pid: int) -> bool:
 def test_two_campaigns_share_a_list_without_making_a_run_twice(
     project: Project, tmp_path: Path, sentence: Callable[[str], None]
 ) -> None:
-    for number in range(4):
-        project.tell("prepare", number, 0.3)  # both see the run unlocked and start it: one must step back
-        project.tell("sleep", number, 0.3)
+    project.tell("meet", 0, 2)  # both start the first run: one must step back
+    project.tell("hold", 0, 2)  # and begins the second while the other still makes the first
     both = [in_child(lambda: campaign(project.list), tmp_path / f"said-{i}") for i in range(2)]
     for process in both:
-        process.join(100)
+        process.join(600)
     said = [(tmp_path / f"said-{i}").read_text() for i in range(2)]
     assert [process.exitcode for process in both] == [0, 0], said
     assert sorted(project.logged("starts")) == sorted(project.ids), said

@@ -613,7 +613,7 @@ CPU_FULL = (
     ("evaluate W --batch 1", RuntimeError(CPU_FULL),
         "the memory is full (9 bytes more were wanted): try another --dev"),
     ("evaluate W", MemoryError("Unable to allocate 3 TiB for"),
-        "(3 TiB more were wanted): try a smaller --batch than 500"),
+        "(3 TiB more were wanted): try a smaller --batch, another --device"),
     ("campaign --processes 4", MemoryError(), "try a smaller --processes than 4, another --dev"),
     ("table", RuntimeError("Could not determine home directory."), "no home folder is known: write paths without ~"),
     ("table", RecursionError("maximum recursion depth exceeded while decoding a JSON array"), "is nested too deeply"),

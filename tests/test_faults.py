@@ -33,13 +33,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mbib_core import batches, cli, files, trainer
-from mbib_core.campaign import read_wanted
 from mbib_core.criteria import BIBLoss, MBIBLoss
 from mbib_core.data import LongTailed, cifar, load
 from mbib_core.results import read_record
 from mbib_core.schedules import Schedule
 from mbib_core.settings import Settings
 from mbib_core.trainer import train
+from mbib_core.wanted import read_wanted
 from mbib_core.weights import read_weights
 
 ROOT = Path(__file__).parent.parent

@@ -1,12 +1,17 @@
 """Pictures that are read while training: the same bytes however they are read, lists and tables, broken files."""
 
+import csv
 import hashlib
 import lzma
 import multiprocessing
 import os
+import re
 import time
+from base64 import b64decode
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,16 +24,18 @@ from torch.utils.data import Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from mbib_core import cli, trainer
+from mbib_core import cli, report, trainer
 from mbib_core.augmentation import AUGMENTATIONS, resized_crop
 from mbib_core.batches import Batch, FileSource, draw
 from mbib_core.data import Images, LongTailed, describe, first_of_each_class, from_dataset, load
+from mbib_core.data.checking import unreadable
 from mbib_core.data.folders import load_folder
 from mbib_core.data.lists import PUBLISHED, _class_names, read_lines
 from mbib_core.data.streamed import Paths, Streamed, streamed
 from mbib_core.devices import readers, readers_here
-from mbib_core.evaluation import answers
+from mbib_core.evaluation import answers, evaluate, features_of
 from mbib_core.methods import METHODS, settle
+from mbib_core.mistakes import surest_mistakes
 from mbib_core.results import read_record
 from mbib_core.settings import Settings, command_line, run_id
 
@@ -351,17 +358,108 @@ def test_a_run_on_a_list_is_trained_recorded_scored_and_predicted(
     assert "this run was made before" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_all_that_is_missing_and_all_that_is_broken_is_found(copy: Path, workers: int) -> None:
+    for number in (0, 5, 22):
+        (copy / "red" / f"photo {number}.jpg").unlink()
+    (copy / "green" / "photo 0.jpg").write_bytes(b"")
+    for name in ("green/photo 3.jpg", "blue/photo 8.jpg"):  # of training and of the test
+        (copy / name).write_bytes((copy / name).read_bytes()[:200])
+    data = load(f"list:{copy}", size=16, stream=True, skip_broken=None)
+    with readers(workers):
+        read, found = zip(*unreadable(data), strict=True)
+    assert sum(read) == 53
+    told = {one.name: one for some in found for one in some}
+    assert {name for name, one in told.items() if one.missing} == {f"red/photo {n}.jpg" for n in (0, 5, 22)} | {
+        "green/photo 0.jpg"
+    }
+    assert {name for name, one in told.items() if not one.missing} == {"green/photo 3.jpg", "blue/photo 8.jpg"}
+    assert told["red/photo 5.jpg"].problem == "is not there"
+    assert told["green/photo 0.jpg"].problem == "is empty"
+    assert told["blue/photo 8.jpg"].problem.startswith("is a broken picture (")
+    assert told["blue/photo 8.jpg"].file == copy / "blue" / "photo 8.jpg"
+
+
 @pytest.mark.fault("broken pictures in a data set that is checked")
-def test_check_reads_all_of_a_data_set_and_names_what_is_broken(
-    copy: Path, capsys: pytest.CaptureFixture, sentence: Hear
+@pytest.mark.fault("missing pictures in a data set that is checked")
+def test_check_counts_all_that_cannot_be_read_names_the_first_and_writes_all_to_a_file(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture, sentence: Hear
 ) -> None:
-    assert cli.main(["check", f"list:{copy}", "--workers", "0"]) == 0
+    check, out = ["check", f"list:{copy}", "--workers", "0"], tmp_path / "unreadable.csv"
+    assert cli.main([*check, "--out", str(out)]) == 0
+    assert "53 pictures were read; 0 are missing or empty, 0 are broken\n" in capsys.readouterr().out
+    assert out.read_text() == "path,problem\n"
+    for number in range(7):
+        (copy / "red" / f"photo {number}.jpg").unlink()
     (copy / "red" / "photo 27.jpg").write_bytes(b"no picture")  # of the test
-    assert cli.main(["check", f"list:{copy}", "--workers", "0"]) == 2
+    assert cli.main(check) == 1
     said = capsys.readouterr()
     sentence(said.err)
+    assert re.findall(r"\d\.jpg is not there", said.err) == [f"{number}.jpg is not there" for number in range(5)]
+    assert "7 missing or empty:" in said.err
+    assert "and 2 more; --out FILE lists all" in said.err
+    assert "1 broken:" in said.err
     assert "photo 27.jpg is no picture" in said.err
-    assert "1 are broken, and --skip-broken leaves them out" in said.out
+    assert "53 pictures were read; 7 are missing or empty, 1 is broken, and --skip-broken leaves them out" in said.out
+    assert cli.main([*check, "--out", str(out)]) == 2, "what is there is not written over"
+    assert "is there already: name another file with --out" in capsys.readouterr().err
+    out.unlink()
+    assert cli.main([*check, "--out", str(out)]) == 1
+    with out.open(newline="") as file:
+        rows = {row["path"]: row["problem"] for row in csv.DictReader(file)}
+    wanted = {f"red/photo {number}.jpg": "is not there" for number in range(7)}
+    assert rows == wanted | {"red/photo 27.jpg": "is no picture, or of a format that Pillow cannot read"}
+
+
+@pytest.mark.parametrize("kind", ["folder", "folder, streamed", "list", "csv", "list with a broken picture"])
+def test_the_pictures_of_a_report_are_those_that_were_confused(kind: str, copy: Path, tmp_path: Path) -> None:
+    name, broken = f"{kind.split()[0].strip(',')}:{copy}", "broken" in kind
+    if kind == "csv":
+        lines = [line.rpartition(" ") for line in (copy / "test.txt").read_text().splitlines()]
+        lines += [line.rpartition(" ") for line in (copy / "train.txt").read_text().splitlines()]
+        rows = [f"{path},{label},{'test' if row < 6 else 'train'}" for row, (path, _, label) in enumerate(lines)]
+        name = f"csv:{copy / 'photos.csv'}"
+        (copy / "photos.csv").write_text("\n".join(["path,label,split", *rows]))
+    if broken:
+        (copy / "green" / "photo 14.jpg").write_bytes(b"no picture")  # the first of green's test pictures
+    data = load(name, size=16, stream="streamed" in kind, skip_broken=broken)
+    assert data.streamed == (kind != "folder")
+    network: Any = METHODS["ce"].network(3, depth=8)
+    record = {
+        **{"run_id": "x", "command": "mbib", "seconds": 1.0, "recipe": {"depth": 8}, "counts": data.counts.tolist()},
+        **{"classes": data.classes, "shots": {shot: int(mask.sum()) for shot, mask in data.shots.items()}},
+        "settings": {"method": "ce", "epochs": 1, "data": name},
+        "test": evaluate(network, data.test, data),
+    }
+    run: Any = SimpleNamespace(network=network)
+    page = report.write_report(run, data, record, tmp_path).read_text()
+    x, y = data.test.take(torch.arange(len(data.test.y)))
+    answer = features_of(network, x)["logits/v"].argmax(1)
+    shown = re.findall(r"!\[A test picture of (\w+), taken for (\w+)\]\(data:image/png;base64,([\w+/=]+)", page)
+    tail = [i for i, n in enumerate(record["counts"]) if n < 20]
+    wrong = sum(int(((y == i) & (answer != i)).sum()) for i in tail)
+    assert len(shown) == wrong > 0
+    for label, taken_for, content in shown:
+        pixels = np.asarray(Image.open(BytesIO(b64decode(content))))[::6, ::6]
+        same = [i for i, one in enumerate(x.permute(0, 2, 3, 1).numpy()) if np.array_equal(one, pixels)]
+        assert [(data.classes[y[i]], data.classes[answer[i]]) for i in same] == [(label, taken_for)]
+        assert label != taken_for
+    assert ('.jpg")' in page) == data.streamed, "the file's name, where it is known"
+
+
+def test_pictures_of_a_page_are_small_and_so_are_all_together(photographs: Path) -> None:
+    noise = torch.randint(0, 256, (40, 3, 224, 160), dtype=torch.uint8)
+    images, logits = Images(noise, torch.arange(40) % 2), torch.tensor([[0.0, 3.0, 1.0]]).repeat(40, 1)
+    logits[4] *= 2
+    found = surest_mistakes(images, logits, [1, 0])
+    assert list(found) == [0], "class 1 is right"
+    assert [one.answer for one in found[0]] == [1] * 4
+    assert found[0][0].probability > found[0][1].probability == found[0][3].probability
+    pictures = [Image.open(BytesIO(b64decode(one.uri.partition(",")[2]))) for one in found[0]]
+    assert {(p.format, p.size) for p in pictures} == {("JPEG", (69, 96))}
+    whole = sum(len(one.uri) for one in found[0])
+    assert len(surest_mistakes(images, logits, [0], most=whole - 1)[0]) == 3
+    assert surest_mistakes(images, logits, [1]) == {}
 
 
 # Settings
@@ -449,6 +547,7 @@ def real_list(name: str) -> bytes:
     ("name", "n", "most", "least", "last"),
     [
         ("Places_LT_train", 62_500, 4980, 5, "zen_garden"),
+        ("Places_LT_val", 7_300, 20, 20, "zen_garden"),
         ("ImageNet_LT_val", 20_000, 20, 20, "n15075141"),
         ("iNaturalist18_val", 24_426, 3, 3, "8141"),
     ],

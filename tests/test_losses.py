@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mbib_core import losses
-from mbib_core.criteria import BIBLoss, MBIBLoss, check_settings
+from mbib_core.checks import check_settings
+from mbib_core.criteria import BIBLoss, MBIBLoss
 from mbib_core.losses import balanced_softmax, bib, class_temperatures, class_weights, mbib
 from mbib_core.losses import self_distillation as distil
 

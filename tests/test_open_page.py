@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from mbib_core import compare, results
-from mbib_core.campaign import read_wanted
 from mbib_core.cli import main
 from mbib_core.data import long_tailed_counts, shots
 from mbib_core.information import contraction_coefficient, squared_maximal_correlation
@@ -24,6 +23,7 @@ from mbib_core.results import published
 from mbib_core.schedules import SCHEDULES
 from mbib_core.settings import Settings, run_id
 from mbib_core.stages import noise_of_a_run
+from mbib_core.wanted import read_wanted
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "book" / "results"

@@ -33,12 +33,13 @@ from safetensors import safe_open
 from safetensors.torch import load_model, save_file
 from torchvision import transforms
 
-from mbib_core import cli, metrics, report, serving, trainer
+from mbib_core import cli, metrics, options, report, serving, trainer
 from mbib_core.data import LongTailed, describe, from_arrays, load
 from mbib_core.data.folders import held_out, load_folder
 from mbib_core.data.pictures import Refused, read_picture
 from mbib_core.evaluation import features_of
 from mbib_core.methods import settle
+from mbib_core.mistakes import Mistake
 from mbib_core.results import read_record, show_table, table
 from mbib_core.schedules import SCHEDULES, Schedule
 from mbib_core.settings import Settings, command_line, run_id
@@ -1110,7 +1111,12 @@ def test_names_on_a_report_stay_plain_words(name: str) -> None:
     """Rendered with raw HTML, tables, links and strikethrough switched on, a name brings nothing but its text."""
     record = made_up_record()
     plain, wild = (
-        report.report(record | {"classes": ["robin", c, "owl"], "command": c}, torch.ones(3, 3).long(), about=c)
+        report.report(
+            record | {"classes": ["robin", c, "owl"], "command": c},
+            torch.ones(3, 3).long(),
+            about=c,
+            mistakes={1: [Mistake(1, 0.5, "data:image/png;base64,AAAA", f'{c}"')]},
+        )
         for c in ("wren", name)
     )
     wild.encode()
@@ -1283,7 +1289,7 @@ def test_the_readmes_commands_are_commands() -> None:
     lines = [line for block in blocks("") for line in block.splitlines() if line.startswith("mbib ")]
     assert len(lines) >= 6
     for line in lines:
-        cli._parser().parse_args(shlex.split(line, comments=True)[1:])
+        options.parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
 @pytest.mark.slow

@@ -1,5 +1,8 @@
 """Several processes that train as one: the same losses as one process alone, and what happens when one of them ends.
 
+Processes start slowly, so there are few of them, whose work is shared by all tests: two pairs of which one process ends
+or says nothing, and one that trains every row and resumes what the others left.
+
 `python tests/test_ranks.py ...` is what the processes run.
 """
 
@@ -13,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -21,8 +24,11 @@ from conftest import coloured
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
+from torchvision.utils import save_image
 
 from mbib_core import cli, ranks, trainer
+from mbib_core.data import LongTailed, load
+from mbib_core.devices import readers
 from mbib_core.losses import balanced_softmax
 from mbib_core.methods import METHODS
 from mbib_core.ranks import gathered, own, spread
@@ -40,7 +46,9 @@ ROWS = {
 }
 TOGETHER = "mbib", "crt"  # with batch norm of the whole batch; that of the others stands still, which is faster
 OWN_SHARE = replace(TINY, method="mbib", seed=1, rate=0.05)
-WORDS = "train mbib --data coloured --schedule glyphs --epochs 2 --batch 9 --rate 0.05 --seed 1 --precision float32"
+WORDS = (
+    "train mbib --schedule glyphs --epochs 2 --batch 9 --rate 0.05 --seed 1 --precision float32 --device cpu --quiet"
+)
 
 
 class Double(TorchFunctionMode):
@@ -51,7 +59,28 @@ class Double(TorchFunctionMode):
         return function(*args, **(kept if function is torch.Tensor.mean else kwargs or {}))
 
 
-def losses_in_float64(settings: Settings) -> list[float]:
+def in_memory() -> LongTailed:
+    return coloured([22, 9, 3])
+
+
+def write_list(folder: Path) -> None:
+    """The images of these tests as files, and lists of them."""
+    for part, name in (("train", "train"), ("validation", "val"), ("test", "test")):
+        lines = []
+        for number, (x, y) in enumerate(zip(*getattr(in_memory(), part), strict=True)):
+            save_image(x / 255, folder / f"{part}{number}.png")
+            lines.append(f"{part}{number}.png {y}")
+        (folder / f"{name}.txt").write_text("\n".join(lines))
+
+
+def losses_of_files(folder: Path, workers: int) -> list[float]:
+    """Of images that are read while training, by so many processes, in float64."""
+    data = load(f"list:{folder}", size=8)
+    with readers(workers):
+        return losses_in_float64(replace(ROWS["mbib"], data=data.name, size=8), data)
+
+
+def losses_in_float64(settings: Settings, data: LongTailed | None = None) -> list[float]:
     """In float32 rounding grows by a factor of a thousand within two epochs, which could hide a fault."""
     moving = settings.method in TOGETHER
     optimizer_for = trainer.optimizer_for
@@ -63,23 +92,41 @@ def losses_in_float64(settings: Settings) -> list[float]:
         patch.setattr(trainer, "optimizer_for", doubled)
         if not moving:
             patch.setattr(_BatchNorm, "train", lambda norm, mode=True: nn.Module.train(norm, False))
-        return train(settings, coloured([22, 9, 3]), device="cpu", progress=False, sync_bn=moving).history["loss"]
+        found = train(settings, data or in_memory(), device="cpu", progress=False, sync_bn=moving)
+    return found.history["loss"]
 
 
 def work(out: Path) -> None:
-    """What both processes do for the comparisons."""
+    """What both processes do for the comparisons; then they resume what was cut."""
     distributed.init_process_group("gloo")
     found = {name: losses_in_float64(settings) for name, settings in ROWS.items()}
-    found["own share"] = train(OWN_SHARE, coloured([22, 9, 3]), device="cpu", progress=False).history["loss"]
+    found |= {f"files, {workers} workers": losses_of_files(out, workers) for workers in (0, 2)}
+    found["own share"] = train(OWN_SHARE, in_memory(), device="cpu", progress=False).history["loss"]
+    data = load(f"list:{out}", size=8)
+    found["own share, files"] = train(
+        replace(OWN_SHARE, data=data.name, size=8), data, device="cpu", progress=False
+    ).history["loss"]
     (out / f"{distributed.get_rank()}.json").write_text(json.dumps(found))
+    assert command(words(out, "sleeps"), "") == command(words(out, "ends", workers=0), "") == 0
     distributed.destroy_process_group()
+
+
+def words(out: Path, ends: str, workers: int = 2) -> list[str]:
+    """The command of the pair of which a process `ends`, on images that are read, or says nothing, on others."""
+    data = (
+        ["--data", f"list:{out}", "--size", "8", "--workers", str(workers)]
+        if ends == "ends"
+        else ["--data", "coloured"]
+    )
+    folders = ["--out", str(out / ends / "runs"), "--checkpoints", str(out / ends)]
+    return [*WORDS.split(), *data, "--threads", "1", "--no-report", *folders]
 
 
 def command(words: list[str], ends: str) -> int:
     """`mbib train` on the images of these tests; the second process `ends` in the second epoch, or says nothing."""
     from mbib_core import runs
 
-    runs.load = lambda *_given, **_more: coloured([22, 9, 3])
+    runs.load = lambda name, **more: load(name, **more) if name.startswith("list:") else in_memory()
     draw, drawn = trainer.draw, []
 
     def failing(*given: Any, **more: Any) -> Any:
@@ -110,83 +157,108 @@ def processes(*words: str) -> list[subprocess.Popen]:
     ]
 
 
-def ended(*words: str) -> list[tuple[int, str]]:
+def ended(started: list[subprocess.Popen]) -> list[tuple[int, str]]:
     """The exit status and the messages of both."""
-    started = processes(*words)
     try:
-        return [(p.returncode, messages) for p in started for _, messages in [p.communicate(timeout=250)]]
+        return [(p.returncode, messages) for p in started for _, messages in [p.communicate(timeout=280)]]
     finally:
         for process in started:
             process.kill()
 
 
+class OfTwo(NamedTuple):
+    """What pairs of processes left: losses by row; the exit status and messages of those of which one was killed or
+    said nothing, and how many epochs they had kept; and the folder."""
+
+    losses: dict[str, list[float]]
+    killed: list[tuple[int, str]]
+    silent: tuple[int, str]
+    kept: list[int]
+    out: Path
+
+
 @pytest.fixture(scope="module")
-def of_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
+def of_two(tmp_path_factory: pytest.TempPathFactory) -> OfTwo:
     out = tmp_path_factory.mktemp("two")
-    for status, messages in ended("work", str(out)):
-        assert status == 0, messages[-3000:]
-    first, second = (json.loads((out / f"{rank}.json").read_text()) for rank in range(2))
-    assert first == second
-    return first
+    write_list(out)
+    first, second = processes("sleeps", str(out))
+    try:
+        killed = ended(processes("ends", str(out)))  # at once, not after the ten minutes of a silent process
+        _, messages = first.communicate(timeout=280)
+        assert second.poll() is None, "it says nothing, and is there"
+    finally:
+        first.kill()
+        second.kill()
+    kept = []
+    for folder in ("ends", "sleeps"):
+        [checkpoint] = (out / folder).glob("*.pt")
+        kept.append(len(torch.load(checkpoint, weights_only=True)["history"]["loss"]))
+    for status, said in ended(processes("work", str(out))):
+        assert status == 0, said[-3000:]
+    losses, others = (json.loads((out / f"{rank}.json").read_text()) for rank in range(2))
+    assert losses == others
+    return OfTwo(losses, killed, (first.returncode, messages), kept, out)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", list(ROWS))
-def test_two_processes_have_the_losses_of_one(name: str, of_two: dict[str, list[float]]) -> None:
+def test_two_processes_have_the_losses_of_one(name: str, of_two: OfTwo) -> None:
     alone = losses_in_float64(ROWS[name])
-    assert len(alone) == len(of_two[name]) >= 2
-    assert of_two[name] == pytest.approx(alone, rel=1e-9)
+    assert len(alone) == len(of_two.losses[name]) >= 2
+    assert of_two.losses[name] == pytest.approx(alone, rel=1e-9)
 
 
 @pytest.mark.slow
-def test_batch_norm_of_each_share_is_another_run_which_the_record_can_tell(of_two: dict[str, list[float]]) -> None:
-    alone = train(OWN_SHARE, coloured([22, 9, 3]), device="cpu", progress=False).history["loss"]
-    assert of_two["own share"] != pytest.approx(alone, rel=1e-3)
-    assert of_two["own share"][0] == pytest.approx(alone[0], rel=0.5)
+def test_two_processes_that_read_files_have_the_losses_of_one_whoever_reads(of_two: OfTwo) -> None:
+    alone = losses_of_files(of_two.out, 0)
+    assert len(alone) == 2
+    for workers in (0, 2):
+        assert of_two.losses[f"files, {workers} workers"] == pytest.approx(alone, rel=1e-9)
+    assert of_two.losses["files, 0 workers"] == of_two.losses["files, 2 workers"]
+    assert alone != pytest.approx(of_two.losses["mbib"], rel=1e-3), "crops are others"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+def test_batch_norm_of_each_share_is_another_run_which_the_record_can_tell(of_two: OfTwo) -> None:
+    alone = train(OWN_SHARE, in_memory(), device="cpu", progress=False).history["loss"]
+    assert of_two.losses["own share"] != pytest.approx(alone, rel=1e-3)
+    assert of_two.losses["own share"][0] == pytest.approx(alone[0], rel=0.5)
+
+
+@pytest.mark.slow
 @pytest.mark.fault("one of two processes is killed while both train")
-def test_a_process_that_is_killed_ends_the_run_which_resumes(
-    tmp_path: Path, of_two: dict[str, list[float]], sentence: Callable[[str], None]
-) -> None:
-    folders = ["--out", str(tmp_path / "runs"), "--checkpoints", str(tmp_path)]
-    words = [*WORDS.split(), "--device", "cpu", "--threads", "1", "--quiet", "--no-report", *folders]
-    (status, messages), (killed, _) = ended("ends", *words)  # at once, not after the ten minutes of a silent process
+def test_a_process_that_is_killed_ends_the_run(of_two: OfTwo, sentence: Callable[[str], None]) -> None:
+    (status, messages), (killed, _) = of_two.killed
     assert (status, killed) == (2, 9)
     assert messages.count("mbib: another of the 2 processes has ended or did not answer for 10 minutes") == 1
     assert "the same command resumes there" in messages
     assert "Traceback" not in messages
     sentence(messages.strip())
-    [checkpoint] = tmp_path.glob("*.pt")
-    assert len(torch.load(checkpoint, weights_only=True)["history"]["loss"]) == 1
-    for status, messages in ended("", *words):
-        assert status == 0, messages[-3000:]
-    [record] = [json.loads(file.read_text()) for file in (tmp_path / "runs").glob("*.json")]
-    assert record["machine"]["processes"] == 2
-    assert record["machine"]["sync_bn"] is False
-    assert record["test"]["pictures"] == 12, "each image once, whichever process classified it"
-    assert record["history"]["loss"] == pytest.approx(of_two["own share"], rel=1e-4)
-    assert not list(tmp_path.glob("*.pt"))
 
 
 @pytest.mark.slow
 @pytest.mark.fault("one of two processes no longer answers")
 def test_a_process_that_says_nothing_is_waited_for_no_longer_than_agreed(
-    tmp_path: Path, sentence: Callable[[str], None]
+    of_two: OfTwo, sentence: Callable[[str], None]
 ) -> None:
-    folders = ["--out", str(tmp_path / "runs"), "--checkpoints", str(tmp_path)]
-    words = [*WORDS.split(), "--device", "cpu", "--quiet", "--no-report", *folders]
-    first, second = processes("sleeps", *words)
-    try:
-        _, messages = first.communicate(timeout=240)
-        assert "did not answer" in messages
-        sentence(messages.strip())
-        assert first.returncode == 2
-        assert second.poll() is None
-    finally:
-        second.kill()
+    status, messages = of_two.silent
+    assert status == 2
+    assert "did not answer" in messages
+    sentence(messages.strip())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cut", "losses"), [("ends", "own share, files"), ("sleeps", "own share")])
+def test_a_run_of_two_processes_that_was_cut_resumes(cut: str, losses: str, of_two: OfTwo) -> None:
+    """On files and in memory; the files were read by two processes each, and then by none."""
+    assert of_two.kept == [1, 1], "the first epoch"
+    [record] = [json.loads(file.read_text()) for file in (of_two.out / cut / "runs").glob("*.json")]
+    assert record["machine"]["processes"] == 2
+    assert record["machine"]["sync_bn"] is False
+    assert record["test"]["pictures"] == 12, "each image once, whichever process classified it"
+    assert record["history"]["loss"] == pytest.approx(of_two.losses[losses], rel=1e-4)
+    assert not list((of_two.out / cut).glob("*.pt"))
 
 
 # Without processes: those of a group play their parts one after the other
@@ -254,10 +326,10 @@ def test_every_kind_of_learner_is_compared() -> None:
 
 
 if __name__ == "__main__":
-    kind, *words = sys.argv[1:]
+    kind, folder = sys.argv[1], Path(sys.argv[2])
     if kind == "work":
-        work(Path(words[0]))
+        work(folder)
     else:
         if kind == "sleeps":
             ranks.PATIENCE = ranks.timedelta(seconds=30)
-        sys.exit(command(words, kind))
+        sys.exit(command(words(folder, kind), kind))

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from mbib_core.campaign import read_wanted
 from mbib_core.data import LongTailed, load
 from mbib_core.evaluation import evaluate
 from mbib_core.methods import CHOSEN, method_of, settle
 from mbib_core.results import compact, find, read_record, read_records
 from mbib_core.schedules import SCHEDULES
 from mbib_core.settings import Settings, command_line, run_id
+from mbib_core.wanted import read_wanted
 from mbib_core.weights import read_weights
 
 FOLDER = Path(__file__).parents[1] / "book" / "results"

@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mbib_core import runs, trainer
+from mbib_core import checkpoints, evaluation, runs, trainer
+from mbib_core.averages import renew_batch_norm
 from mbib_core.batches import Draws, Source, augment, draw, pad, resize
 from mbib_core.data import Images, LongTailed, channel_statistics, first_of_each_class, load
 from mbib_core.devices import pick_device, pick_precision
-from mbib_core.evaluation import evaluate, features_of
+from mbib_core.evaluation import answers, batch_of, evaluate, features_of
 from mbib_core.learners import Learner
 from mbib_core.methods import METHODS, Method, Stage, method_of, settle
 from mbib_core.networks import Bottleneck, Network, multiply_adds
@@ -493,18 +494,46 @@ def cut_short(epochs: int, settings: Settings, data: LongTailed, **more: Any) ->
             quietly(settings, data, **more)
 
 
+@pytest.mark.parametrize("dear", [False, True], ids=["cheap", "dear"])
 @pytest.mark.parametrize("epochs", [0, 1, 2])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), Cut()], ids=["Ctrl-C", "error"])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
-    whole: Trained, tiny_data: LongTailed, tmp_path: Path, epochs: int, error: BaseException
+    whole: Trained, tiny_data: LongTailed, tmp_path: Path, epochs: int, error: BaseException, dear: bool
 ) -> None:
+    """Where saving is dear, too: then what was not written yet is written when the run is left."""
     checkpoint = tmp_path / "run.pt"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "SHARE", 0.0 if dear else math.inf)
         cut_after(epochs, error, patch)
         with pytest.raises(type(error)):
             quietly(TINY, tiny_data, checkpoint=checkpoint)
     assert checkpoint.is_file() is (epochs > 0)
     assert same_bits(whole, quietly(TINY, tiny_data, checkpoint=checkpoint))
+
+
+def test_saving_takes_a_small_share_of_a_run_and_its_last_epoch_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock of its own: an epoch takes a second, writing one and a half; so every 75th epoch is written."""
+    clock, written, weight = [0.0], [], torch.zeros(1)
+
+    def write(path: Path, state: dict[str, Any]) -> None:
+        clock[0] += 1.5
+        written.append((state["epoch"], state["learner"]["weight"].item(), len(state["history"])))
+
+    monkeypatch.setattr(checkpoints, "write_checkpoint", write)
+    monkeypatch.setattr(checkpoints.time, "perf_counter", lambda: clock[0])
+    history: list[float] = []
+    with pytest.raises(KeyboardInterrupt), checkpoints.Saver(tmp_path / "run.pt") as saver:  # noqa: PT012
+        for epoch in range(1, 201):
+            clock[0] += 1
+            weight.fill_(epoch)
+            history.append(0.0)
+            saver.save({"epoch": epoch, "learner": {"weight": weight}, "history": history}, last=epoch == 100)
+        weight.fill_(1000)  # in the middle of an epoch
+        history.append(0.0)
+        raise KeyboardInterrupt
+    assert written == [(epoch, float(epoch), epoch) for epoch in (1, 76, 100, 175, 200)]
 
 
 def test_a_finished_run_is_not_trained_again(
@@ -809,6 +838,22 @@ def test_a_folder_that_cannot_be_written_is_told(
 
 
 # Evaluation and records
+
+
+@pytest.mark.parametrize(("side", "n"), [(8, 500), (32, 500), (64, 500), (65, 484), (112, 163), (224, 40), (1024, 2)])
+def test_large_images_are_answered_fewer_at_once_and_small_ones_as_many_as_ever(side: int, n: int) -> None:
+    assert batch_of((side, side)) == n
+
+
+def test_a_network_is_given_so_many_and_no_more_when_it_answers_or_renews_its_batch_norm() -> None:
+    network, given = METHODS["ce"].network(3, depth=8), []
+    images = Images(torch.zeros(7, 3, 8, 8, dtype=torch.uint8), torch.zeros(7, dtype=torch.int64))
+    network.register_forward_pre_hook(lambda _, x: given.append(len(x[0])))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "MOST", (500, 3 * 64))
+        answers(network, images)
+        renew_batch_norm(network, images)
+    assert given == [3, 3, 1, 3, 2, 2]
 
 
 def test_features_of_are_those_of_the_network_in_evaluation_mode_whatever_the_batch(

@@ -301,17 +301,19 @@ def tests_folded(app: Sphinx, tests: list[Place]) -> list[nodes.Node]:
     return [start, entries, nodes.raw("", "</details>", format="html")]
 
 
-def ends(app: Sphinx, found: list[int], docname: str) -> list[nodes.Node]:
-    """The functions and the tests of these equations, as blocks; what there is none of is said."""
+def ends(
+    app: Sphinx, found: list[int], docname: str, none: str = ""
+) -> list[nodes.Node]:
+    """The functions and the tests of these equations, as blocks; `none` is what is said where there is no function."""
     project = read_project(Path(app.srcdir))
     functions = dict.fromkeys(f for n in found for f in project.functions.get(n, []))
     tests = list(dict.fromkeys(t for n in found for t in project.tests.get(n, [])))
     if functions:
         code = listed([function_link(f.name, docname) for f in functions])
-        told = nodes.paragraph("", "", nodes.Text("In code: "), *code)
+        told = [nodes.paragraph("", "", nodes.Text("In code: "), *code)]
     else:
-        told = nodes.paragraph("", "A derivation, no code of its own")
-    return [told, *(tests_folded(app, tests) if tests else [])]
+        told = [nodes.paragraph("", none)] if none else []
+    return [*told, *(tests_folded(app, tests) if tests else [])]
 
 
 def depend_on(app: Sphinx) -> None:
@@ -364,7 +366,9 @@ class Equations(SphinxDirective):
             row["ids"].append(f"row-{number}")
             where = nodes.paragraph("", "", *(self.where(number) or [nodes.Text("–")]))
             row += nodes.entry("", where)
-            row += nodes.entry("", *ends(self.env.app, [number], self.env.docname))
+            derived = "A derivation, no code of its own"
+            own = ends(self.env.app, [number], self.env.docname, derived)
+            row += nodes.entry("", *own)
         depend_on(self.env.app)
         return list(holder.children)
 

@@ -49,7 +49,7 @@ def load(
     imbalance: float = 100,
     root: str | Path | None = None,
     size: int = SIDE,
-    skip_broken: bool = False,
+    skip_broken: bool | None = False,
     stream: bool = False,
 ) -> LongTailed:
     """The long-tailed data set `name`: "glyphs-lt" (embedded), "cifar100-lt", "folder:PATH", or one that is listed.
@@ -58,7 +58,8 @@ def load(
     relative PATH starts from `root`, if given. `imbalance` does not apply: the folder's own counts are the long tail.
     With `stream` its pictures are read when they are needed. Those of "list:FOLDER", "imagenet-lt:FOLDER",
     "inaturalist18:FOLDER" and "places-lt:FOLDER" (see `lists.load_lists`) and of "csv:FILE" (`lists.load_table`) always
-    are; their paths start from `root`, if given, else from where the list lies.
+    are; their paths start from `root`, if given, else from where the list lies. Streamed with `skip_broken` None,
+    missing files are neither refused nor left out: that is for `checking.unreadable`.
 
     For CIFAR-100-LT `root` is the folder that holds (or gets) `cifar-100-python`, torchvision's layout; without it
     $MBIB_DATA or the user's cache folder. Its validation pictures are all training pictures of CIFAR-100 that the

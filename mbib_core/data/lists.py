@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from mbib_core.data.folders import PARTS, split_off
+from mbib_core.data.folders import split_off
+from mbib_core.data.layout import PARTS
 from mbib_core.data.longtailed import LongTailed, counted
 from mbib_core.data.streamed import Paths, Streamed, leave_out_missing, streamed
 from mbib_core.files import expand
@@ -48,7 +49,12 @@ class Lines(NamedTuple):
 
 
 def load_lists(
-    folder: str | Path, *, kind: str = "list", root: str | Path | None = None, size: int, skip_broken: bool = False
+    folder: str | Path,
+    *,
+    kind: str = "list",
+    root: str | Path | None = None,
+    size: int,
+    skip_broken: bool | None = False,
 ) -> LongTailed:
     """The pictures that `train.txt`, `val.txt` and `test.txt` in `folder` list, streamed at `size` pixels a side.
 
@@ -76,7 +82,9 @@ def load_lists(
     return assembled(name, parts, classes, digest, {part: file.name for part, file in files.items()})
 
 
-def load_table(file: str | Path, *, root: str | Path | None = None, size: int, skip_broken: bool = False) -> LongTailed:
+def load_table(
+    file: str | Path, *, root: str | Path | None = None, size: int, skip_broken: bool | None = False
+) -> LongTailed:
     """The pictures that a table lists, CSV with a head, separated by commas, semicolons or tabs; streamed.
 
     `COLUMNS` are the names that its columns may have: one of paths, relative to `root` or else to the table's folder,

@@ -31,6 +31,10 @@ class Images(NamedTuple):
         """The pictures at these positions, or where a mask is true."""
         return Images(self.x[rows], self.y[rows])
 
+    def labelled(self, y: Int[Tensor, " n"]) -> "Images":
+        """The same pictures with these labels."""
+        return self._replace(y=y)
+
     def take(self, rows: Tensor) -> "Images":
         """As `subset`, which of streamed pictures reads none, while this does."""
         return self.subset(rows)

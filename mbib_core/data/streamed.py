@@ -91,8 +91,9 @@ class Streamed:
 
     `rows` are their places in the source. Outside of training a picture's shorter side becomes `margin` times `side`,
     and the middle is cut out. A picture that cannot be read ends a run with a sentence; with `skip_broken` it is named
-    and passed over: in training the next one of its class takes its place, elsewhere it is left out. Networks normalise
-    by the mean and standard deviation of ImageNet, `MEAN` and `STD`.
+    and passed over: in training the next one of its class takes its place, elsewhere it is left out; None is for
+    `checking`, which wants missing files, too. Networks normalise by the mean and standard deviation of ImageNet,
+    `MEAN` and `STD`.
     """
 
     source: Source
@@ -100,7 +101,7 @@ class Streamed:
     side: int
     rows: Int[Tensor, " n"]
     margin: float = MARGIN
-    skip_broken: bool = False
+    skip_broken: bool | None = False
     told: set[str] = field(default_factory=set, compare=False)  # broken pictures are named once
 
     @property
@@ -116,6 +117,10 @@ class Streamed:
         """The pictures at these positions, or where a mask is true; none is read."""
         return replace(self, y=self.y[rows], rows=self.rows[rows])
 
+    def labelled(self, y: Int[Tensor, " n"]) -> "Streamed":
+        """The same pictures with these labels."""
+        return replace(self, y=y)
+
     def take(self, rows: Tensor) -> Images:
         """The pictures at these positions, or where a mask is true, read as they are outside of training."""
         return Images(*map(torch.cat, zip(*self.subset(rows).chunks(PIECE), strict=True)))
@@ -123,8 +128,7 @@ class Streamed:
     def chunks(self, batch: int, *, even: bool = False) -> Iterator[Images]:
         """The pictures in order, as `spans` cuts them, read as they are outside of training. What is left out as broken
         is missing from its chunk."""
-        n = len(self.y)
-        plan = np.stack([np.arange(n), np.zeros(n, np.int64), np.zeros(n, np.int64)], 1)
+        n, plan = len(self.y), every(len(self.y))
         yield from Reader(self, most=n).read([plan[span] for span in spans(n, batch, even=even)])
 
     def statistics(self) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
@@ -146,7 +150,7 @@ class Streamed:
         yield from own[at + 1 :] + own[:at]
 
 
-def streamed(source: Source, labels: Any, side: int, *, skip_broken: bool = False) -> Streamed:
+def streamed(source: Source, labels: Any, side: int, *, skip_broken: bool | None = False) -> Streamed:
     """All pictures of a `source` with their labels [N]."""
     y = torch.as_tensor(labels, dtype=torch.int64)
     return Streamed(source, y, side, torch.arange(len(y)), skip_broken=skip_broken)
@@ -157,6 +161,11 @@ def joined(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], Images):
         return Images(*map(torch.cat, zip(*parts, strict=True)))
     return replace(parts[0], y=torch.cat([part.y for part in parts]), rows=torch.cat([part.rows for part in parts]))
+
+
+def every(n: int) -> np.ndarray:
+    """A plan of all `n` pictures in order, as they are outside of training."""
+    return np.stack([np.arange(n), np.zeros(n, np.int64), np.zeros(n, np.int64)], 1)
 
 
 class Reader:
@@ -196,8 +205,7 @@ class Reader:
         """The pictures of each plan, in channels_last. Raises ValueError that names a picture which cannot be read,
         OSError if a process died."""
         lengths = [-(-len(plan) // PIECE) for plan in plans]
-        self.pieces[:] = [plan[start : start + PIECE] for plan in plans for start in range(0, len(plan), PIECE)]
-        self.reading = iter(self.loader)
+        self._begin(plans)
         try:
             for length in lengths:
                 parts = [self._next() for _ in range(length)]
@@ -208,14 +216,28 @@ class Reader:
             if not self.kept:
                 self.close()
 
+    def unreadable(self) -> Iterator[list[tuple[int, str]]]:
+        """Reads all pictures: of each `PIECE` of them the positions of those that cannot be read, and why, in words
+        that name them. Raises OSError if a process died."""
+        self._begin([every(len(self.images.y))])
+        try:
+            for _ in self.pieces:
+                yield self._piece()[2]
+        finally:
+            self.close()
+
     def close(self) -> None:
         """Ends the processes, which torch does only when nothing holds them any more, not even a traceback."""
         getattr(self.reading, "_shutdown_workers", lambda: None)()
         self.loader = self.reading = None
 
-    def _next(self) -> Images:
+    def _begin(self, plans: Sequence[np.ndarray]) -> None:
+        self.pieces[:] = [plan[start : start + PIECE] for plan in plans for start in range(0, len(plan), PIECE)]
+        self.reading = iter(self.loader)
+
+    def _piece(self) -> tuple[Tensor, Tensor, list[tuple[int, str]]]:
         try:
-            x, y, broken = next(self.reading)
+            return next(self.reading)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -223,7 +245,10 @@ class Reader:
                 f"a process that reads pictures was ended ({str(error).splitlines()[0]}): try fewer --workers, close "
                 f"what else uses the memory, or give more shared memory (docker: --shm-size)"
             ) from None
-        for words in broken:
+
+    def _next(self) -> Images:
+        x, y, broken = self._piece()
+        for _, words in broken:
             if not self.images.skip_broken:
                 raise ValueError(f"{words}; {CURE}")
             if words not in self.images.told:
@@ -231,7 +256,7 @@ class Reader:
                 print(f"mbib: warning: passed over as broken: {words}", file=sys.stderr)
         if broken and not len(y) and self.training:
             raise ValueError(
-                f"{broken[-1]}, and so is every other picture of its class: repair some, or remove the class"
+                f"{broken[-1][1]}, and so is every other picture of its class: repair some, or remove the class"
             )
         return Images(x, y)
 
@@ -243,8 +268,8 @@ class _Work(Dataset):
         self.images, self.augmentation = images, augmentation
         self.last: tuple[int, Image.Image] | None = None
 
-    def __getitems__(self, plan: np.ndarray) -> tuple[Tensor, Tensor, list[str]]:
-        pixels, labels, broken = [], [], list[str]()
+    def __getitems__(self, plan: np.ndarray) -> tuple[Tensor, Tensor, list[tuple[int, str]]]:
+        pixels, labels, broken = [], [], list[tuple[int, str]]()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, of what it reads nevertheless
             for position, flip, number in plan.tolist():
@@ -261,14 +286,14 @@ class _Work(Dataset):
                     labels.append(int(self.images.y[position]))
         return *_stacked(pixels, labels, self.images.size), broken
 
-    def _picture(self, position: int, broken: list[str]) -> Image.Image | None:
+    def _picture(self, position: int, broken: list[tuple[int, str]]) -> Image.Image | None:
         """None, with the reason among the `broken`, if it cannot be read; two views of a picture read it once."""
         if self.last is None or self.last[0] != position:
             try:
                 row = int(self.images.rows[position])
                 self.last = position, self.images.source.picture(row, self.images.side)
             except ValueError as error:
-                broken.append(str(error))
+                broken.append((position, str(error)))
                 return None
         return self.last[1]
 
@@ -297,6 +322,8 @@ def _leave_signals(_: int) -> None:
 def leave_out_missing(images: Streamed, where: str) -> Streamed:
     """`images` without the files that are missing or empty, if broken ones are skipped; else ValueError that names the
     first of them. No file is opened: `mbib check` does that."""
+    if images.skip_broken is None:
+        return images
     paths = images.source
     assert isinstance(paths, Paths)
     there = torch.from_numpy(paths.there())[images.rows]

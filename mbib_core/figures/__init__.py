@@ -1,9 +1,9 @@
 """The book's pictures: functions of arrays that return a Figure, in one style, and `show`, which puts one on the page.
 
 `style` has the look and the shared parts, `charts` curves, bars and intervals of plain numbers, `classes` data sets
-and accuracy by class, `features` what a network says and its features, `front` the front page's picture, `tails` the
-pictures of the first two chapters, `garden` and `theory` those of the theory, `diagrams` the networks, `teaching` who
-teaches whom in them, `recipes` those of the last chapter. Training needs nothing of this package.
+and accuracy by class, `features` what a network says and its features, `front` the front page's picture, `tails` and
+`decisions` the pictures of the first two chapters, `garden` and `theory` those of the theory, `diagrams` the networks,
+`teaching` who teaches whom in them, `recipes` those of the last chapter. Training needs nothing of this package.
 """
 
 from mbib_core.figures.charts import (
@@ -18,6 +18,16 @@ from mbib_core.figures.charts import (
 from mbib_core.figures.classes import (
     accuracy_by_class,
     predicted_shares,
+)
+from mbib_core.figures.decisions import (
+    boundary_paths,
+    calibration_bins,
+    class_regions,
+    curves_by_examples,
+    region_shares,
+    stacked_posteriors,
+    three_regions,
+    tilt,
 )
 from mbib_core.figures.diagrams import (
     three_teachers,
@@ -64,20 +74,12 @@ from mbib_core.figures.style import (
     styled,
 )
 from mbib_core.figures.tails import (
-    boundary_paths,
-    calibration_bins,
     class_counts,
-    class_regions,
-    curves_by_examples,
     evidence,
-    region_shares,
     runs_by_part,
     seen_and_right,
-    stacked_posteriors,
     taken_for,
     three_bars,
-    three_regions,
-    tilt,
     two_tests,
 )
 from mbib_core.figures.teaching import (

@@ -4,6 +4,7 @@ A picture is dark ink on white; a dark page turns it round (book.css). Type is s
 has one colour and one marker everywhere.
 """
 
+import re
 from collections.abc import Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -168,8 +169,8 @@ def heat(axes: Axes, values: Any, rows: Sequence[str]) -> None:
 
 
 def described(figure: Figure, text: str) -> Figure:
-    """`figure` with `text` as its own words, the alt text that `show` takes."""
-    figure.set_label(text)
+    """`figure` with `text` as its own words, the alt text that `show` takes; TeX's marks are nothing to read aloud."""
+    figure.set_label(re.sub(r"\\mathrm|[${}]", "", text.replace("\\,", " ")))
     return figure
 
 

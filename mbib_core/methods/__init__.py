@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from mbib_core.augmentation import AUGMENTATIONS
-from mbib_core.criteria import check_settings
+from mbib_core.checks import check_settings
 from mbib_core.learners import Learner
 from mbib_core.methods.balanced import BALANCED
 from mbib_core.methods.bottlenecks import BOTTLENECKS
