@@ -49,7 +49,7 @@ def test_two_settings_are_not_mixed_under_one_seed():
 
 
 def test_by_seed_agrees_with_the_table():
-    records = results.find(results.read_records(RECORDS), data="glyphs-lt", imbalance=100.0, method="ce")
+    records = compare.runs_of(results.read_records(RECORDS), settle(results.Settings(method="ce")))
     values = compare.by_seed(records, "few")
     row = results.table(records).iloc[0]
     assert len(values) > 1
