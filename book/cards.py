@@ -15,6 +15,10 @@ from mbib_core.notebook import markdown_table
 from mbib_core.results import read_record
 from mbib_core.settings import Settings, run_id
 
+CAPTION = (
+    "Table: **Ten networks.** Test accuracy, mean over classes, with the 95 % interval of "
+    "drawing so many test images; each is one run."
+)
 MARKS = ("<!-- python book/chapters.py models -->", "<!-- models end -->")
 
 
@@ -55,5 +59,5 @@ def write_models(book: Path = BOOK) -> list[Path]:
                 "weights": f"{{download}}`{weights.stat().st_size / 1e6:.1f} MB <results/{weights.name}>`",
             }
         )
-    fill(book / "models.md", markdown_table(rows), MARKS)
+    fill(book / "models.md", f"{CAPTION}\n\n{markdown_table(rows)}", MARKS)
     return [*written, book / "models.md"]

@@ -58,7 +58,7 @@ def headline(folder: Path = BOOK / "results", root: Path = BOOK.parent) -> list[
     seen = what_is_seen(runs[SMALL[0]]["ce"])
     words = (
         "Figure: **What there is to learn from.** All training images, up to nine, of a frequent and of ever rarer "
-        f"classes of {SMALL[1]}, and the share of new images that a plainly trained network reads correctly."
+        f"classes of {SMALL[1]}, and the share of new images that a network trained with cross-entropy reads correctly."
     )
     alt = f"![{seen.get_label()}](seen.png){{.picture}}"
     fill(root / "book" / "intro.md", f"{alt}\n\n{words}", SEEN)

@@ -49,7 +49,7 @@ def test_two_settings_are_not_mixed_under_one_seed():
 
 
 def test_by_seed_agrees_with_the_table():
-    records = results.find(results.read_records(RECORDS), data="glyphs-lt", imbalance=100.0, method="ce")
+    records = compare.runs_of(results.read_records(RECORDS), settle(results.Settings(method="ce")))
     values = compare.by_seed(records, "few")
     row = results.table(records).iloc[0]
     assert len(values) > 1
@@ -212,3 +212,10 @@ def test_a_run_by_another_recipe_is_none_of_the_plain_method():
     records = [{"run_id": results.run_id(s), "settings": s.plain()} for s in (plain, *changed)]
     assert compare.by_recipe(records) == records[:1]
     assert compare.runs_of(records, plain) == records[:1]
+
+
+def test_what_the_best_epoch_on_the_test_set_would_have_added_is_of_runs_that_scored_every_epoch() -> None:
+    curve = [{"all": 0.4, "few": 0.1}, {"all": 0.5, "few": 0.2}, {"all": 0.5, "few": 0.9}, {"all": 0.47, "few": 0.25}]
+    runs = [{"history": {"test_curve": curve}}, {"history": {}}, {"history": {"test_curve": curve[:2]}}]
+    assert compare.flattery(runs) == pytest.approx([3.0, 0.0])
+    assert compare.flattery(runs, "few") == pytest.approx([-5.0, 0.0]), "of the epoch that all classes choose"

@@ -43,7 +43,7 @@ GREEK = dict(
     )
 )
 # Which of the three betas a chapter means, as an item of the list on the glossary's page.
-BETA = {"03": 0, "04": 0, "05": 2, "06": 2, "07": 2, "08": 2, "09": 2}
+BETA = {"03": 0, "04": 0, "05": 2, "06": 2, "07": 2, "08": 2, "09": 2, "10": 2}
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -3,7 +3,7 @@
 `style` has the look and the shared parts, `charts` curves, bars and intervals of plain numbers, `classes` data sets
 and accuracy by class, `features` what a network says and its features, `front` the front page's picture, `tails` and
 `decisions` the pictures of the first two chapters, `garden` and `theory` those of the theory, `diagrams` the networks,
-`teaching` who teaches whom in them. Training needs nothing of this package.
+`teaching` who teaches whom in them, `recipes` those of the last chapter. Training needs nothing of this package.
 """
 
 from mbib_core.figures.charts import (
@@ -56,6 +56,10 @@ from mbib_core.figures.garden import (
     note_chain,
     posterior_bars,
     two_areas,
+)
+from mbib_core.figures.recipes import (
+    accuracy_by_price,
+    rows_of_images,
 )
 from mbib_core.figures.style import (
     CARD,
