@@ -38,7 +38,9 @@ def test_a_record_is_of_a_run_that_can_be_made_again(record):
     assert settle(settings) == settings, "nothing is left to be filled in"
     assert run_id(settings) == record["run_id"]
     assert command_line(settings) == record["command"]
-    recipe = SCHEDULES[settings.schedule].recipe
+    recipe = dict(SCHEDULES[settings.schedule].recipe)
+    replaced = {name: getattr(settings, name, None) for name in recipe.keys() - {"epochs", "precision"}}
+    recipe |= {name: value for name, value in replaced.items() if value is not None}
     assert record["recipe"].items() <= recipe.items(), "made by another recipe of the same name"
     epochs = sum(epochs for _, epochs in method_of(settings).plan(settings.epochs))
     assert len(record["history"]["loss"]) == epochs, "trained to the last epoch of its last stage"
