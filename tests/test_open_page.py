@@ -190,7 +190,7 @@ def test_what_the_page_says_of_the_distillation_and_of_the_shallow_stages():
     few = range(70, 100)
     wins = {tau: sum(right["v_2"]["0"][c] > right["v_3"][tau][c] for c in few) for tau in ("0", "1")}
     states(
-        f"MBIB has {real['mbib']:.1f} % in two runs and MBIB at $\\beta = 0$ {real['mbib-beta0']:.1f} % in one",
+        f"MBIB has {real['mbib']:.1f} % in two runs and MBIB at $\\beta = 0$ {real['mbib-beta0']:.1f} %, also in two",
         f"the answer of $z$ gains {z[0] - z[1]:.1f} points on few-shot classes",
         f"the distillation costs {cost.mean:.1f} points over all classes, in ten runs each",
         f"on {wins['0']} of 30 few-shot classes, and on {wins['1']} once",
