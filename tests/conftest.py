@@ -17,6 +17,7 @@ import torch
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
+from mbib_core import checkpoints
 from mbib_core.data import Images, LongTailed
 from mbib_core.schedules import SCHEDULES, Schedule
 
@@ -31,6 +32,12 @@ settings.load_profile("book")
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache folder."""
     monkeypatch.setenv("MBIB_CACHE", str(tmp_path / "own-cache"))
+
+
+@pytest.fixture(autouse=True)
+def every_epoch_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a disk takes here: tests cut runs at epochs of their choice."""
+    monkeypatch.setattr(checkpoints, "SHARE", math.inf)
 
 
 # Faults: a test marked `fault("name")` must ask for the sentence that the fault is told in. It is heard from

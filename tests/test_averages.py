@@ -10,7 +10,7 @@ from conftest import coloured
 from test_rows import SHORT, Killed, bits, kill_after, run
 from torch import Tensor
 
-from mbib_core import trainer
+from mbib_core import checkpoints
 from mbib_core.trainer import Trained
 
 SETTINGS = replace(SHORT, data="coloured", method="ce", epochs=8, batch=64)  # a step an epoch
@@ -24,7 +24,7 @@ def watched(settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> t
     def keep(path: Path, state: dict[str, Any]) -> None:
         seen.append({n.removeprefix("network."): v.clone() for n, v in state["learner"].items()})
 
-    monkeypatch.setattr(trainer, "write_checkpoint", keep)
+    monkeypatch.setattr(checkpoints, "write_checkpoint", keep)
     return run(settings, DATA, checkpoint=tmp_path / "run.pt"), seen
 
 

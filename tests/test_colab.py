@@ -344,15 +344,15 @@ FIRST_TRAINING = 'ce, ce_history = trained("ce")'
 # The kernel ends itself as it would when Colab takes the machine away, in the moment after the second epoch was saved.
 KILLED = """
 import os, signal
-from mbib_core import trainer
-write = trainer.write_checkpoint
+from mbib_core import checkpoints
+checkpoints.SHARE, write = float("inf"), checkpoints.write_checkpoint
 
 def killed(path, state):
     write(path, state)
     if len(state["history"]["loss"]) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
-trainer.write_checkpoint = killed
+checkpoints.write_checkpoint = killed
 """
 COUNTED = """
 from mbib_core import trainer

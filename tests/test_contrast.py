@@ -18,6 +18,7 @@ from test_rows import SHORT, Killed, bits, kill_after, run
 from torch import Tensor
 from torch.nn import functional as F
 
+from mbib_core import checkpoints as saving
 from mbib_core import contrast, trainer
 from mbib_core.augmentation import blend
 from mbib_core.batches import Batch
@@ -178,7 +179,7 @@ def checkpoints(settings: Settings, monkeypatch: pytest.MonkeyPatch, **own: Any)
     kept: list[dict[str, Any]] = []
     copy = lambda state: {name: value.clone() for name, value in state["learner"].items()}  # noqa: E731
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "write_checkpoint", lambda path, state: kept.append(state | {"learner": copy(state)}))
+        patch.setattr(saving, "write_checkpoint", lambda path, state: kept.append(state | {"learner": copy(state)}))
         run(settings, coloured([22, 9, 3]), checkpoint=Path("nowhere"), **own)
     return kept
 
@@ -221,7 +222,7 @@ def test_a_run_with_a_queue_goes_on_to_the_same_bits(
     if "paco" in method:
         labels = torch.load(tmp_path / "run.pt", weights_only=True)["learner"]["key_labels"]
         assert int((labels == -1).sum()) == (1 if batch == 11 else 0)
-    monkeypatch.setattr(trainer, "write_checkpoint", write_checkpoint)
+    monkeypatch.setattr(saving, "write_checkpoint", write_checkpoint)
     assert bits(run(settings, data, checkpoint=tmp_path / "run.pt")) == whole
 
 

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from mbib_core import trainer
+from mbib_core import checkpoints
 from mbib_core.batches import augment, draw, pad
 from mbib_core.checkpoints import write_checkpoint
 from mbib_core.data import Images, LongTailed, channel_statistics, load
@@ -145,7 +145,7 @@ def kill_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
         if len(state["history"]["loss"]) == epochs:
             raise Killed
 
-    monkeypatch.setattr(trainer, "write_checkpoint", write)
+    monkeypatch.setattr(checkpoints, "write_checkpoint", write)
 
 
 def cuts() -> list[tuple[str, int]]:

@@ -515,6 +515,7 @@ def test_saving_takes_a_small_share_of_a_run_and_its_last_epoch_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A clock of its own: an epoch takes a second, writing one and a half; so every 75th epoch is written."""
+    monkeypatch.setattr(checkpoints, "SHARE", 0.02)
     clock, written, weight = [0.0], [], torch.zeros(1)
 
     def write(path: Path, state: dict[str, Any]) -> None:
