@@ -176,14 +176,14 @@ def _front(
 def accuracy_rows(record: Record, found: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """The accuracy by shot of the default prediction, with what a card says of it: heads of columns, and rows."""
     head = ["", "classes", "images", "accuracy in %", "95 % interval", "calibration error in %"]
-    rows = []
+    rows, equal = [], _equal(found)
     for shot in ("all", *record["shots"]):
         value, bins = found["accuracy"][found["default"]].get(shot), found["calibration"][shot]
         if value is None:
             continue
         classes = len(record["classes"]) if shot == "all" else record["shots"][shot]
         low, high = share_interval(round(value * sum(bins["count"])), sum(bins["count"]))
-        span = f"{100 * low:.1f} to {100 * high:.1f}" if _equal(found) else ""
+        span = f"{100 * low:.1f} to {100 * high:.1f}" if equal else ""
         rows.append([shot, classes, sum(bins["count"]), f"{100 * value:.1f}", span, f"{100 * bins['error']:.1f}"])
     return head, rows
 

@@ -7,13 +7,13 @@ import math
 import os
 import subprocess
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mbib_core.extras import extra
 from mbib_core.files import write_atomically
-from mbib_core.settings import Settings, describe, run_id
+from mbib_core.settings import Settings, describe
 from mbib_core.text import cell
 
 if TYPE_CHECKING:
@@ -126,12 +126,6 @@ def conditions(words: Iterable[str]) -> dict[str, Any]:
         except (ValueError, RecursionError):
             found[name] = value
     return found
-
-
-def over_seeds(records: Iterable[Record], settings: Settings) -> dict[int, Record]:
-    """The records whose settings differ from settled `settings` in the seed alone (and in threads), by seed."""
-    by_seed = [(r["settings"]["seed"], r) for r in records if r["settings"]["method"] == settings.method]
-    return {s: r for s, r in sorted(by_seed, key=lambda p: p[0]) if r["run_id"] == run_id(replace(settings, seed=s))}
 
 
 def table(records: Iterable[Record]) -> "pd.DataFrame":

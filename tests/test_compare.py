@@ -13,6 +13,7 @@ from scipy import special, stats
 
 from mbib_core import compare, results
 from mbib_core.methods import settle
+from mbib_core.settings import run_id
 
 RECORDS = Path(__file__).parent.parent / "book" / "results"
 
@@ -209,7 +210,7 @@ def test_a_run_by_another_recipe_is_none_of_the_plain_method():
     other = [{"augmentation": "cutout"}, {"average": "ema"}, {"weight_decay": 1e-3}, {"epochs": 48}, {"rate": 0.1}]
     other += [{"test_curve": True}, {"flip": False}, {"precision": "bfloat16"}]
     changed = [settle(replace(plain, **setting)) for setting in other]
-    records = [{"run_id": results.run_id(s), "settings": s.plain()} for s in (plain, *changed)]
+    records = [{"run_id": run_id(s), "settings": s.plain()} for s in (plain, *changed)]
     assert compare.by_recipe(records) == records[:1]
     assert compare.runs_of(records, plain) == records[:1]
 

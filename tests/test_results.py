@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbib_core import cli, results, runs
+from mbib_core import cli, compare, results, runs
 from mbib_core.files import write_atomically
 from mbib_core.methods import METHODS, settle
 from mbib_core.results import (
@@ -25,7 +25,6 @@ from mbib_core.results import (
     conditions,
     csv_table,
     find,
-    over_seeds,
     read_record,
     read_records,
     show_table,
@@ -321,16 +320,17 @@ def test_records_are_found_by_settings_in_the_order_of_their_seeds() -> None:
     assert len(find(records, precision="auto")) == 6, "an old record has a newer setting's default"
 
 
-def test_over_seeds_takes_runs_that_differ_in_seed_and_threads_alone() -> None:
+def test_runs_of_settings_differ_in_seed_and_threads_alone() -> None:
     mine = settle(Settings(method="bib", seed=3))
     others = {"beta": 2.0, "purpose": "choosing", "imbalance": 50.0, "epochs": 1, "precision": "float32"}
     made = [replace(mine, seed=40), replace(mine, seed=0, threads=9), mine]
     made += [replace(mine, seed=5, **{name: value}) for name, value in others.items()]
     made += [settle(Settings(method="bsce", seed=6))]
     records = [{"run_id": run_id(s), "settings": s.plain()} for s in made]
-    assert list(over_seeds(records, mine)) == [0, 3, 40], "by seed, whatever the seed of the settings"
-    assert over_seeds(records, mine)[40] is records[0]
-    assert over_seeds(records, replace(mine, beta=3.0)) == {}
+    found = compare.runs_of(records, mine)
+    assert [r["settings"]["seed"] for r in found] == [0, 3, 40], "by seed, whatever the seed of the settings"
+    assert found[2] is records[0]
+    assert compare.runs_of(records, replace(mine, beta=3.0)) == []
 
 
 @pytest.mark.fault("a condition that is none")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mbib_core import results, stages
+from mbib_core import compare, results, stages
 from mbib_core.data import Images, LongTailed, first_of_each_class, shots
 from mbib_core.methods import settle
 from mbib_core.settings import Settings
@@ -34,7 +34,7 @@ def noise_images() -> LongTailed:
 @pytest.mark.parametrize(("head", "answer"), [("v_3", "v"), ("z", "z")])
 def test_the_stored_accuracies_are_those_of_the_record(method: str, head: str, answer: str):
     records = results.read_records(RESULTS)
-    record = results.over_seeds(records, settle(Settings(data="cifar100-lt", method=method)))[0]
+    record = compare.runs_of(records, settle(Settings(data="cifar100-lt", method=method)))[0]
     right = torch.tensor(STORED["methods"][method]["test"]["right"][head]["0"]).double()
     for group, mask in shots(COUNTS).items():
         assert float(right[mask].mean()) == pytest.approx(100 * record["test"]["accuracy"][answer][group], abs=0.1)

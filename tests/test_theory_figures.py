@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mbib_core import figures
-from mbib_core.figures import theory
+from mbib_core.figures import style
 from mbib_core.figures.garden import DASHES
 from mbib_core.information import information_bottleneck
 
@@ -58,7 +58,7 @@ def test_changes_have_their_interval_in_words():
     figure = figures.changes_by_loss({"case": runs}, baseline="base", xlabel="change")
     assert "−0.50" in texts(figure)
     assert "other, case −0.50 (−0.64 to −0.36)" in figure.get_label()
-    assert theory.plain("BIB: $L_z + 4\\,L_{VSD}$") == "BIB: L_z + 4 L_VSD"
+    assert style.plain("BIB: $L_z + 4\\,L_{VSD}$") == "BIB: L_z + 4 L_VSD"
 
 
 def test_the_worst_and_the_reference_are_in_the_words_of_a_picture_by_size():

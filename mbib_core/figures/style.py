@@ -168,9 +168,14 @@ def heat(axes: Axes, values: Any, rows: Sequence[str]) -> None:
     axes.spines[:].set(visible=True, color=GRID)
 
 
+def plain(text: str) -> str:
+    """TeX as a screen reader should say it: $L_z + 4\\,L_{VSD}$ is L_z + 4 L_VSD."""
+    return re.sub(r"\\mathrm|[${}]", "", text.replace("\\,", " "))
+
+
 def described(figure: Figure, text: str) -> Figure:
-    """`figure` with `text` as its own words, the alt text that `show` takes; TeX's marks are nothing to read aloud."""
-    figure.set_label(re.sub(r"\\mathrm|[${}]", "", text.replace("\\,", " ")))
+    """`figure` with `text` as its own words, the alt text that `show` takes, without TeX."""
+    figure.set_label(plain(text))
     return figure
 
 

@@ -1,6 +1,5 @@
 """Pictures of the theory: posteriors and boundaries, the information plane, encoders, teacher and student."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -252,7 +251,7 @@ def changes_by_loss(
                 axes.errorbar(mean, y, xerr=half, fmt="|", color=colour, markersize=11, lw=2, capsize=0)
                 axes.text(0.02, y, loss, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
                 ends = [signed(end, 2) for end in (mean - half, mean + half)]
-                found[plain(f"{loss}, {group}")] = f"{signed(mean, 2)} ({' to '.join(ends)})"
+                found[f"{loss}, {group}"] = f"{signed(mean, 2)} ({' to '.join(ends)})"
                 axes.text(
                     1.0, y, signed(mean, 2), transform=axes.get_yaxis_transform(), va="center", ha="right", fontsize=9
                 )
@@ -267,9 +266,4 @@ def changes_by_loss(
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
     words = "; ".join(f"{name} {words}" for name, words in found.items())
-    return described(figure, f"{plain(xlabel)}: {words}.")
-
-
-def plain(formula: str) -> str:
-    """TeX as a screen reader should say it: $L_z + 4\\,L_{VSD}$ is L_z + 4 L_VSD."""
-    return re.sub(r"[${}]", "", formula.replace("\\,", " "))
+    return described(figure, f"{xlabel}: {words}.")
