@@ -18,8 +18,6 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 120_000  # milliseconds a page
 READY = """async () => {
-    const waits = () => document.querySelector("article .math") && !document.querySelector("mjx-container");
-    for (let n = 0; n < 600 && waits(); n++) await new Promise(go => setTimeout(go, 50));  // for its script, too
     await window.MathJax?.startup?.promise;
     await Promise.all([...document.images].map(image => image.decode().catch(() => {})));
     await document.fonts.ready;

@@ -528,9 +528,10 @@ def test_the_printed_book_has_every_page_its_words_formulas_and_pictures(pdf, si
         if question := page.select_one("article .question"):
             asked = places[words(question.find_previous("h2").get_text().rstrip("#"))]
             assert any("Right." in text(sheet) for sheet in range(asked, end)), "explanations are open"
+        drawn = any(font.startswith("MathJax") for font in fonts(pdf.pages[start:end]))
+        assert drawn == bool(page.select("article .math")), "formulas are drawn, on every page that has some"
         if file in CHAPTERS:
             assert sum(map(images, pdf.pages[start:end])) >= len(page.select("article .cell_output img"))
-            assert any(font.startswith("MathJax") for font in fonts(pdf.pages[start:end])), "formulas are drawn"
 
 
 def test_a_link_inside_the_book_stays_inside_the_printed_book(pdf):
