@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from mbib_core.settings import Settings, Value
 
 FACTORS = (100, 50, 10)
-COMMON = "the common recipe"
+COMMON = "nothing, it is the common recipe"
 TABLE_1 = "the paper's table 1"
 GALLERY = "BagofTricks-LT's gallery"  # another's table, of which the recipe is, too
 README = "its README"
