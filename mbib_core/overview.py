@@ -367,12 +367,20 @@ def cells_as_published(row: Reached) -> dict[str, str]:
     }
 
 
+def differences(names: Iterable[str]) -> dict[str, list[str]]:
+    """What the publications' recipes have that these runs have not, and of which methods."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(PUBLISHED[name].differs, []).append(name)
+    return found
+
+
 def show_as_published(rows: Sequence[Reached], *, imbalance: float) -> str:
     """`reached_as_published` as text, with what the publications did that these runs did not."""
     lines = [f"Each its own recipe, as published: cifar100-lt, factor {imbalance:g}; not to be compared by rows\n"]
     if rows:
         lines += [_text(map(cells_as_published, rows)), "", f"{NOTE}\npublished, and not here:"]
-        lines += [f"  {row.name}: {PUBLISHED[row.name].differs}" for row in rows]
+        lines += [f"  {', '.join(names)}: {what}" for what, names in differences(row.name for row in rows).items()]
     lines += _not_run(PUBLISHED, rows)
     return "\n".join([*lines, "", "out of reach:", *(f"  {name}: {why}" for name, why in OUT_OF_REACH.items())])
 

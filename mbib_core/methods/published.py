@@ -13,9 +13,9 @@ from mbib_core.settings import Settings, Value
 FACTORS = (100, 50, 10)
 COMMON = "nothing, it is the common recipe"
 TABLE_1 = "the paper's table 1"
-GALLERY = "BagofTricks-LT's gallery"  # another's table, of which the recipe is, too
+GALLERY = "BagofTricks-LT"  # others' table, of which the recipe is, too
 README = "its README"
-MEMORY = "its paper, from memory"
+MEMORY = "from memory"
 BEST = "the best epoch on the test set"
 ROTATED = f"images turned by up to 15 degrees; Nesterov's momentum; {BEST}"
 EARLIER = "drops after 60 and 80 % of the epochs"
