@@ -455,7 +455,7 @@ def cells_of_choice(row: Tuned) -> dict[str, str]:
     return {
         "method": row.method,
         "constant": row.constant,
-        "validation": ", ".join(f"{_short(value)}: {compare.spread(own)}" for value, own in row.scores.items()),
+        "validation": ", ".join(f"{_short(value)}:\u00a0{compare.spread(own)}" for value, own in row.scores.items()),
         "usual": _short(row.usual),
         "chosen": "" if row.chosen is None else _short(row.chosen),
         "test, usual": compare.spread(row.at_usual),

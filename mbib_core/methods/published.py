@@ -12,7 +12,7 @@ from mbib_core.settings import Settings, Value
 
 FACTORS = (100, 50, 10)
 COMMON = "nothing, it is the common recipe"
-TABLE_1 = "the paper's table 1"
+TABLE_1 = "paper, table 1"
 GALLERY = "BagofTricks-LT"  # others' table, of which the recipe is, too
 README = "its README"
 MEMORY = "from memory"
@@ -64,7 +64,7 @@ PUBLISHED: dict[str, Recipe] = {
     "cb-ce": Recipe({**CAO, "effective": 0.9}, BEST, (39.0, 43.8, None), GALLERY),
     "cb-focal": Recipe({**CAO, "effective": 0.9, "focus": 1.0}, BEST, (38.6, 42.4, None), GALLERY),
     "ce-drs": Recipe(CAO, BEST, (40.6, 45.4, None), GALLERY),
-    "cdt": Recipe(CAO, f"{BEST}; {TABLE_1} has 44.3 at factor 100", (39.6, 44.8, None), GALLERY),
+    "cdt": Recipe(CAO, f"{BEST}; the paper's table 1 has 44.3 at factor 100", (39.6, 44.8, None), GALLERY),
     "tau-norm": Recipe({**CAO, "norm_power": 1.0}, f"the bias is kept; {BEST}", (41.0, 45.7, None), GALLERY),
     "lade": Recipe(
         {**HEAVIER, "rate": 0.2, "batch": 256},
@@ -94,7 +94,7 @@ PUBLISHED: dict[str, Recipe] = {
     "ride-3": Recipe(HEAVIER, ROTATED, (48.0, 51.7, 61.8), f"{TABLE_1}; at 50 and 10 {MEMORY}"),
     "sade": Recipe(HEAVIER, f"{ROTATED}; {TENTH}", (49.8, 53.9, 63.6), TABLE_1),
     "sade-mbib": Recipe(
-        HEAVIER, f"that the recipe is SADE's is inferred; {ROTATED}; {TENTH}", (50.3, None, None), "the paper's table 8"
+        HEAVIER, f"that the recipe is SADE's is inferred; {ROTATED}; {TENTH}", (50.3, None, None), "paper, table 8"
     ),
     "ride-4": Recipe(HEAVIER, f"distilled from six experts; {ROTATED}", (49.4, None, None), README),
     "ssp": Recipe(CAO, "that LDAM-DRW comes second is remembered, not read", (43.4, 47.1, 58.9), TABLE_1),
