@@ -62,7 +62,9 @@ PUBLISHED: dict[str, Recipe] = {
     "ldam-drw": Recipe(CAO, BEST, (42.0, 46.6, 58.7), TABLE_1),
     # The gallery's settings files have 0.9 and 1 in place of the defaults of its code, 0.999 and 0.5.
     "cb-ce": Recipe({**CAO, "effective": 0.9}, BEST, (39.0, 43.8, None), GALLERY),
-    "cb-focal": Recipe({**CAO, "effective": 0.9, "focus": 1.0}, BEST, (38.6, 42.4, None), GALLERY),
+    "cb-focal": Recipe(
+        {**CAO, "effective": 0.9, "focus": 1.0}, f"biases as they are drawn; {BEST}", (38.6, 42.4, None), GALLERY
+    ),
     "ce-drs": Recipe(CAO, BEST, (40.6, 45.4, None), GALLERY),
     "cdt": Recipe(CAO, f"{BEST}; the paper's table 1 has 44.3 at factor 100", (39.6, 44.8, None), GALLERY),
     "tau-norm": Recipe({**CAO, "norm_power": 1.0}, f"the bias is kept; {BEST}", (41.0, 45.7, None), GALLERY),
@@ -121,7 +123,7 @@ PUBLISHED: dict[str, Recipe] = {
     "logit-adjustment": Recipe(
         {**CAO, "epochs": 1419},
         "a network of bottleneck blocks with a third fewer parameters; Nesterov's momentum; drops to a tenth after 49, "
-        "75 and 91 % of the epochs; no weight decay on batch norm",
+        "75 and 91 % of the epochs; no weight decay on batch norm; padding by 2",
         (44.1, None, None),
         README,
     ),
