@@ -454,7 +454,7 @@ def cells_of_choice(row: Tuned) -> dict[str, str]:
     """A row of `tuned` as text."""
     return {
         "method": row.method,
-        "constant": row.constant,
+        "constant": row.constant.replace("_", " "),
         "validation": ", ".join(f"{_short(value)}:\u00a0{compare.spread(own)}" for value, own in row.scores.items()),
         "usual": _short(row.usual),
         "chosen": "" if row.chosen is None else _short(row.chosen),
