@@ -721,12 +721,13 @@ def test_a_table_without_parts_is_split_and_numbers_are_sorted_as_numbers(photog
         ),
         ("path,label\na,0\nb,\nc,1", "line 3, lacks a path or a label: fill it in or delete the line"),
         ("path,label\n", "lists no picture"),
+        ("path,label\na,0".encode("utf-16").decode("latin-1"), "is no CSV in UTF-8, .*: save it as CSV UTF-8"),
         ("path,label\na\\b.jpg,0\nb\\c.jpg,1", r"missing or empty: 2 of the 2 .*; write / where these paths"),
     ],
 )
 @pytest.mark.fault("a bad table: {words}")
 def test_a_bad_table_is_refused(tmp_path: Path, content: str, words: str) -> None:
-    (tmp_path / "birds.csv").write_text(content)
+    (tmp_path / "birds.csv").write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError, match=words):
         load(f"csv:{tmp_path / 'birds.csv'}")
 

@@ -248,6 +248,8 @@ def _folders(paths: Paths, depth: int) -> Iterable[str]:
 
 def _columns(file: Path, head: list[str]) -> tuple[int, int, int | None]:
     """Where the columns of paths, labels and parts are."""
+    if any("\0" in word for word in head):
+        raise ValueError(f"{file} is no CSV in UTF-8, perhaps Excel's Unicode text (UTF-16): save it as CSV UTF-8")
     words = [word.strip().lower() for word in head]
     found = {
         kind: next((words.index(name) for name in names if name in words), None) for kind, names in COLUMNS.items()
