@@ -115,7 +115,7 @@ def report(
     confident, right = _means(found["calibration"]["all"])
     verdict = "about as often" if abs(confident - right) < 0.03 else "less often" if right < confident else "more often"
 
-    where = markdown(about or settings["data"])
+    title, where = METHODS[settings["method"]].title, markdown(about or settings["data"])
     by_shot = [f"{shot} ({counted(k, 'class')})" for shot, k in record["shots"].items()]
     also = "".join(
         f"\n{words}: {_percent(value)} %."
@@ -125,9 +125,9 @@ def report(
 
     return f"""# {record["run_id"]}
 
-{METHODS[settings["method"]].title} on {where}: {len(classes)} classes with {max(n)} to {min(n)}
+{title[0].upper()}{title[1:]} on {where}: {len(classes)} classes with {max(n)} to {min(n)}
 training pictures, {sum(n)} in all; {network_of(record)},
-{settings["epochs"]} epochs in {record["seconds"]:.0f} s.
+{counted(settings["epochs"], "epoch")} in {record["seconds"]:.0f} s.
 Measured on {found["pictures"]} {part} pictures.
 
 {pipes(["accuracy in %, mean over classes", "all", *by_shot], overall)}
@@ -242,6 +242,7 @@ def picture(record: "Record") -> "Figure":
                 level = 100 * found["accuracy"][found["default"]][shot]
                 left.plot([own.min() / 1.06, own.max() * 1.06], [level] * 2, color=colour, lw=3)
                 left.text(np.sqrt(own.min() * own.max()), level + 2, shot, ha="center", color=figures.FAINT)
+        left.margins(x=0.15)  # the name of a shot with one class is wider than its line
         left.set(xscale="log", ylim=(-3, 105), xlabel="training pictures of the class (log)")
         left.set(ylabel=f"accuracy on {part_of(record)} pictures (%)")
         left.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

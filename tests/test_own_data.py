@@ -1160,7 +1160,7 @@ def test_nothing_on_a_report_is_too_wide_for_a_narrow_page_but_what_scrolls() ->
     assert [t.content for t in tokens if t.type == "fence"] == [record["command"] + "\n"]
     lines = [c.content for t in tokens for c in t.children or [] if c.type in ("text", "code_inline")]
     assert max(len(word) for line in lines for word in line.split()) < 30
-    assert "ResNet-20 from the weights of the file with SHA-256 abababab...,\n" in page
+    assert "ResNet-20 from the weights of the file with SHA-256 abababab...,\n1 epoch in" in page
 
 
 def test_no_column_of_a_report_is_without_a_name() -> None:
