@@ -20,7 +20,7 @@ from mbib_core.devices import pick_device
 from mbib_core.files import cache_folder, write_atomically
 from mbib_core.runs import Busy
 from mbib_core.settings import command_line
-from mbib_core.wanted import Wanted, missing, named_like, read_wanted
+from mbib_core.wanted import Wanted, missing, named_like, read_entries, runs_of
 
 
 class Process(Protocol):
@@ -69,8 +69,9 @@ def campaign(
     if not minutes > 0:
         raise ValueError(f"minutes must be more than 0, not {minutes:g}")
     records = (out or path.parent).resolve()
-    wanted = named_like(only, read_wanted(path))
-    todo = missing(wanted, path.resolve().parent, records)
+    folders, entries = (path.resolve().parent, records), read_entries(path)
+    wanted = named_like(only, runs_of(entries, *folders))
+    todo = missing(wanted, *folders)
     say(f"{len(wanted)} runs wanted, {len(wanted) - len(todo)} have a record, {len(todo)} to make")
     if dry:
         print("\n".join(command_line(w.settings) for w in todo))
@@ -112,7 +113,10 @@ def campaign(
                     else:
                         failed.append(name)
                         say(f"FAILED {name} (status {process.returncode}): see {_log_file(name)}")
-            todo = [w for w in missing(todo, path.resolve().parent, records) if w.id not in done]
+            still = missing(todo, *folders)
+            if len(still) < len(todo):  # the last run of those that choose may have said what is wanted next
+                still = missing(named_like(only, runs_of(entries, *folders)), *folders)
+            todo = [w for w in still if w.id not in done]
             free = (w for w in todo if w.id not in running and (cluster or not _is_locked(w.id)))
             while (cluster or len(running) < processes) and (chosen := next(free, None)):
                 waiting = jobs.queued(chosen.id) if jobs else None

@@ -69,11 +69,12 @@ def _accuracy(record: Record, purpose: str, by: str | None, on: str | None) -> M
     return part["accuracy"].get(by or part.get("default"), {})
 
 
-def flattery(records: Iterable[Record], shot: str = "all") -> list[float]:
+def flattery(records: Iterable[Record], shot: str = "all", *, until: int | None = None) -> list[float]:
     """What the epoch with the best accuracy on the test images has more there than the last one, in points, of each run
-    whose test images were scored after every epoch (`test_curve`). The best epoch is that of the mean over all classes,
-    the first one of equals, whatever `shot` is asked for. Other runs are left out."""
-    curves = [record["history"]["test_curve"] for record in records if record["history"].get("test_curve")]
+    whose test images were scored after every epoch (`test_curve`), or of its first epochs `until` one. The best epoch
+    is that of the mean over all classes, the first one of equals, whatever `shot` is asked for. Other runs are left
+    out."""
+    curves = [record["history"]["test_curve"][:until] for record in records if record["history"].get("test_curve")]
     best = [max(curve, key=lambda accuracy: accuracy["all"]) for curve in curves]
     return [100 * (top[shot] - curve[-1][shot]) for top, curve in zip(best, curves, strict=True)]
 

@@ -154,6 +154,22 @@ def deepest_mbib(
     return supervised + beta * l_vsd
 
 
+def untaught_bib(
+    v_logits: Logits, z_logits: Logits, targets: Targets, *, counts: Counts, beta: float, **settings: Any
+) -> Loss:
+    """A control that is not in the paper: BIB's L_VSD makes way for as much of L_z, L_v + (1 + beta) L_z."""
+    return untaught_mbib([v_logits], z_logits, targets, counts=counts, alphas=(), beta=beta, **settings)
+
+
+def untaught_mbib(
+    v_logits: Sequence[Logits], z_logits: Logits, targets: Targets, *, counts: Counts, beta: float, **settings: Any
+) -> Loss:
+    """A control that is not in the paper: MBIB's classifiers, and (1 + beta) L_z in place of the teachers."""
+    supervised = mbib(v_logits, z_logits, targets, counts=counts, beta=0.0, **settings)
+    of_z = {name: value for name, value in settings.items() if name not in ("alphas", "gamma")}
+    return supervised + beta * balanced_softmax(z_logits, targets, counts=counts, **of_z)
+
+
 def _mixture(terms: Sequence[Loss], alphas: Sequence[float]) -> Loss:
     if len(alphas) != len(terms) - 1:
         raise ValueError(

@@ -3,16 +3,17 @@
 import itertools
 import re
 import tomllib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mbib_core.choices import Choice
 from mbib_core.data import glyphs
 from mbib_core.data.longtailed import long_tailed_counts
 from mbib_core.methods import settle
-from mbib_core.results import read_record
+from mbib_core.results import Record, read_record
 from mbib_core.settings import Settings, named, run_id
 
 RECORD_SUFFIXES = (".json", ".safetensors", ".npz")
@@ -41,12 +42,46 @@ class Wanted:
         return RECORD_SUFFIXES[: 1 + ("", "weights", "all").index(self.keep)]
 
 
-def read_wanted(path: Path) -> list[Wanted]:
-    """The runs that a list asks for, in order.
+Entry = tuple[Settings | Choice, str]  # a run or a choice, and what it keeps
+
+
+def read_wanted(path: Path, *records: Path) -> list[Wanted]:
+    """The runs that a list asks for, as far as the records beside it, or in the folders `records`, say."""
+    return runs_of(read_entries(path), path.parent, *records)
+
+
+def runs_of(entries: Iterable[Entry], *records: Path) -> list[Wanted]:
+    """The runs that the entries of a list ask for, in order and once each.
+
+    A choice asks for the runs that choose and, once all of them have a record in one of the folders `records`, for
+    those of what was chosen. Raises ValueError on a record that is not whole.
+    """
+    wanted: list[Wanted] = []
+    for entry, keep in entries:
+        if isinstance(entry, Settings):
+            wanted.append(Wanted(entry, keep))
+            continue
+        wanted += [Wanted(settings, "") for settings in entry.choosing]
+        best = entry.best(_records(entry.choosing, records))
+        wanted += [Wanted(replace(best, seed=seed), keep) for seed in entry.seeds] if best else []
+    most = {w.id: w.keep for w in sorted(wanted, key=lambda w: ("", "weights", "all").index(w.keep))}
+    first = {w.id: w.settings for w in reversed(wanted)}
+    return [Wanted(first[name], most[name]) for name in dict.fromkeys(w.id for w in wanted)]
+
+
+def read_choices(path: Path) -> list[Choice]:
+    """What a list has chosen, in order. Raises what `read_entries` raises."""
+    return [entry for entry, _ in read_entries(path) if isinstance(entry, Choice)]
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """The runs and choices of a list, in order.
 
     Each `[[run]]` gives settings by name; a list of values stands for one run per value (for `alphas` a list of
     lists), several lists for all combinations, the last one changing fastest. `keep = "weights"` keeps the weights,
-    `keep = "all"` also the features of test pictures.
+    `keep = "all"` also the features of test pictures. `choose = { beta = [0.5, 1, 2], seed = 0 }` has one of the
+    values chosen, for each of the other combinations by itself and by runs of that seed (by default, of each of the
+    entry's seeds).
     Raises FileNotFoundError, or ValueError with the number of the entry that is wrong.
     """
     if not path.is_file():
@@ -58,22 +93,49 @@ def read_wanted(path: Path) -> list[Wanted]:
     entries = content.pop("run", [])
     if content or not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"{path} must hold [[run]] entries and nothing else{': ' * bool(content)}{', '.join(content)}")
-    wanted: list[Wanted] = []
+    found: list[Entry] = []
     for number, entry in enumerate(entries, start=1):
         try:
-            keep = entry.get("keep", "")
+            keep, choose = entry.pop("keep", ""), entry.pop("choose", None)
             if keep not in ("", "weights", "all"):
                 raise ValueError(f'keep is {keep!r}: it must be "weights" or "all"')
-            wanted += [Wanted(_published(Settings.of(one)), keep) for one in _combinations(entry)]
+            parts = map(_published, _combinations(entry)) if choose is None else _choices(entry, choose)
+            found += [(part, keep) for part in parts]
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}, run {number}: {error}") from None
-    most = {w.id: w.keep for w in sorted(wanted, key=lambda w: ("", "weights", "all").index(w.keep))}
-    first = {w.id: w.settings for w in reversed(wanted)}
-    return [Wanted(first[name], most[name]) for name in dict.fromkeys(w.id for w in wanted)]
+    return found
 
 
-def _published(settings: Settings) -> Settings:
+def _choices(entry: dict[str, Any], choose: Any) -> Iterator[Choice]:
+    """The choices of an entry, one for each combination of what is not chosen."""
+    if not isinstance(choose, dict) or not choose.keys() - {"seed"}:
+        raise ValueError(f"choose is {choose!r}: it must be a table such as {{ beta = [0.5, 1, 2], seed = 0 }}")
+    if twice := sorted((choose.keys() - {"seed"}) & entry.keys()):
+        raise ValueError(f"{twice[0]} is given and to be chosen: leave one of them out")
+    if "purpose" in {*entry, *choose}:
+        raise ValueError("an entry that has something chosen says the purpose of its runs itself: leave purpose out")
+    seed = entry.pop("seed", 0)
+    tries, seeds = _seeds(choose.pop("seed", seed)), _seeds(seed)
+    values = list(_combinations(choose))
+    if len(values) < 2:
+        raise ValueError("a single value leaves nothing to choose: give a list of values")
+    for fixed in _combinations(entry):
+        yield Choice(tuple(_published(fixed | one) for one in values), tries, seeds)
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    return tuple(Settings.of(one).seed for one in _combinations({"seed": value}))
+
+
+def _records(runs: Iterable[Settings], folders: Iterable[Path]) -> list[Record]:
+    """The records of these runs that lie in one of the folders."""
+    files = ([folder / f"{run_id(settings)}.json" for folder in folders] for settings in runs)
+    return [read_record(file) for own in files for file in [f for f in own if f.is_file()][:1]]
+
+
+def _published(values: dict[str, Any]) -> Settings:
     """Settled settings of a run on published data. Raises ValueError on other data, or an impossible imbalance."""
+    settings = Settings.of(values)
     if settings.own_pictures:
         raise ValueError(
             f"a campaign makes runs on {' and '.join(PROFILES)} only: use `mbib train` for images of your own and for "
@@ -87,8 +149,6 @@ def _published(settings: Settings) -> Settings:
 def _combinations(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
     choices = {}
     for name, value in entry.items():
-        if name == "keep":
-            continue
         several = isinstance(value, list) and (name != "alphas" or (value and isinstance(value[0], list)))
         choices[name] = value if several else [value]
     for values in itertools.product(*choices.values()):

@@ -26,8 +26,8 @@ from mbib_core import checkouts
 from mbib_core.campaign import campaign
 from mbib_core.cluster import Command, Jobs
 from mbib_core.results import read_record, write_record
-from mbib_core.settings import command_line
-from mbib_core.wanted import Wanted, missing, read_wanted
+from mbib_core.settings import command_line, run_id
+from mbib_core.wanted import Wanted, missing, read_choices, read_wanted
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -72,7 +72,9 @@ def main():
             if told("fail", 0):
                 print("it went wrong")
                 return 2
-            record = {"run_id": name, "settings": {}}
+            settings = json.loads(Path("settings.json").read_text())[name]
+            scores = {"default": "v", "accuracy": {"v": {"all": told("accuracy", 0)}}}
+            record = {"run_id": name, "settings": settings, "validation": scores}
             text = json.dumps(record, sort_keys=True).encode()
             record["digest"] = hashlib.sha256(text).hexdigest()[:16]
             (out / f".{name}.part").write_text(json.dumps(record))
@@ -120,8 +122,13 @@ class Project:
             (self.folder / path).write_text(content)
         self.wanted = read_wanted(self.list)
         self.ids = [w.id for w in self.wanted]
-        names = {" ".join(command_line(w.settings).split()[1:]): w.id for w in self.wanted}
+        chosen = [
+            replace(c, seed=seed) for one in read_choices(self.list) for c in one.candidates for seed in one.seeds
+        ]
+        every = {run_id(s): s for s in [*(w.settings for w in self.wanted), *chosen]}
+        names = {" ".join(command_line(s).split()[1:]): name for name, s in every.items()}
         (self.folder / "names.json").write_text(json.dumps(names))
+        (self.folder / "settings.json").write_text(json.dumps({name: s.plain() for name, s in every.items()}))
         git(self.folder, "init", "-q")
         self.head = self.commit()
 
@@ -216,6 +223,13 @@ def test_a_run_that_is_wanted_twice_keeps_the_most_that_is_asked(tmp_path: Path)
         ('[[run]]\ndata = "cifar100-lt"\nimbalance = 501', "run 1: imbalance factor 501 leaves the last class empty"),
         ('[[run]]\ndata = "folder:birds"', "run 1: a campaign makes runs on glyphs-lt and cifar100-lt only"),
         ('[[run]]\npictures = "0123"', "only: use `mbib train` for images of your own and for lists"),
+        ("[[run]]\nchoose = 1", "run 1: choose is 1: it must be a table such as { beta = "),
+        ("[[run]]\nchoose = { seed = 0 }", "run 1: choose is .* it must be a table such as { beta = "),
+        ("[[run]]\nchoose = { beta = 1 }", "run 1: a single value leaves nothing to choose: give a list of values"),
+        ("[[run]]\nbeta = 1\nchoose = { beta = [1, 2] }", "run 1: beta is given and to be chosen: leave one of them"),
+        ('[[run]]\npurpose = "final"\nchoose = { beta = [1, 2] }', "run 1: .* leave purpose out"),
+        ("[[run]]\nchoose = { betta = [1, 2] }", "run 1: betta: no such setting"),
+        ('[[run]]\nchoose = { beta = [1, 2], seed = "0" }', "run 1: seed is '0': it must be a"),
         ("[[run", "is no TOML"),
         (f"[[run]]\nbeta = {'[' * 3000}{']' * 3000}", "is no TOML: maximum recursion depth"),
         ("[run]\nbeta = 1", r"must hold \[\[run\]\] entries"),
@@ -230,6 +244,68 @@ def test_a_list_that_cannot_be_followed_is_refused_with_the_entry(tmp_path: Path
         wanted_of(tmp_path, text)
 
 
+CHOOSE = """
+[[run]]
+epochs = 1
+seed = [0, 1]
+method = ["bib", "nib"]
+choose = { beta = [0.5, 1, 2], seed = [3, 4] }
+"""
+
+
+def scored(wanted: Wanted, accuracy: float) -> dict[str, Any]:
+    """A record with this accuracy on validation images, and on test images one that would choose otherwise."""
+    found = {"run_id": wanted.id, "settings": wanted.settings.plain()}
+    for part, share in (("validation", accuracy), ("test", 1 - accuracy)):
+        found[part] = {"default": "v", "accuracy": {"v": {"all": share}}}
+    return found
+
+
+def test_what_is_chosen_is_wanted_once_all_runs_that_choose_have_spoken(tmp_path: Path) -> None:
+    first = wanted_of(tmp_path, CHOOSE)
+    assert [(w.settings.method, w.settings.beta, w.settings.seed) for w in first] == [
+        (method, beta, seed) for method in ("bib", "nib") for beta in (0.5, 1, 2) for seed in (3, 4)
+    ]
+    assert {w.settings.purpose for w in first} == {"choosing"}
+    of_bib = {0.5: (0.6, 0.2), 1: (0.3, 0.4), 2: (0.5, 0.4)}  # the best single run is not that of the best mean
+    for w in first[:6]:
+        write_record(scored(w, of_bib[w.settings.beta][w.settings.seed - 3]), tmp_path)
+        more = read_wanted(tmp_path / "wanted.toml")[6:-6]
+        assert bool(more) == (w is first[5]), "nothing is chosen before the last run"
+    assert [(w.settings.method, w.settings.beta, w.settings.seed, w.settings.purpose) for w in more] == [
+        ("bib", 2, 0, "final"),
+        ("bib", 2, 1, "final"),
+    ]
+    choices = read_choices(tmp_path / "wanted.toml")
+    assert [one.names for one in choices] == [{"beta"}, {"beta"}]
+    best = choices[0].best([scored(w, of_bib[w.settings.beta][w.settings.seed - 3]) for w in first[:6]])
+    assert best is not None
+    assert best.beta == 2
+    assert choices[1].best([]) is None
+
+
+def test_of_equals_the_first_is_chosen_and_records_elsewhere_count(tmp_path: Path) -> None:
+    wanted = wanted_of(tmp_path, "[[run]]\nchoose = { beta = [2, 1] }")
+    other = tmp_path / "out"
+    other.mkdir()
+    for w in wanted:
+        write_record(scored(w, 0.5), other)
+    assert len(read_wanted(tmp_path / "wanted.toml")) == 2
+    assert [w.settings.beta for w in read_wanted(tmp_path / "wanted.toml", other)] == [2, 1, 2]
+
+
+def test_a_campaign_goes_on_with_what_was_chosen(tmp_path: Path, project: Project) -> None:
+    (tmp_path / "another").mkdir()
+    chosen = Project(tmp_path / "another", "[[run]]\nepochs = 1\nseed = [0, 1]\nchoose = { beta = [1, 2], seed = 5 }\n")
+    for number, accuracy in enumerate((0.1, 0.2)):
+        (project.control / f"accuracy-{chosen.ids[number]}").write_text(str(accuracy))
+    assert campaign(chosen.list, processes=2) == 0
+    starts = project.logged("starts")
+    assert sorted(starts[:2]) == sorted(chosen.ids)
+    best = chosen.wanted[1].settings
+    assert sorted(starts[2:]) == sorted(run_id(replace(best, seed=seed, purpose="final")) for seed in (0, 1))
+
+
 @pytest.mark.slow
 def test_a_list_is_utf_8_with_or_without_a_byte_order_mark_whatever_the_locale(tmp_path: Path) -> None:
     text = '# 知更鸟\n[[run]]\nmethod = "ce"'
@@ -241,10 +317,13 @@ def test_a_list_is_utf_8_with_or_without_a_byte_order_mark_whatever_the_locale(t
 
 
 def test_the_books_own_list_can_be_followed() -> None:
-    wanted = read_wanted(ROOT / "book" / "results" / "wanted.toml")
-    schedules = {"glyphs": (24, "final"), "short": (60, "choosing"), "paper": (200, "final")}
-    schedules["fast"] = (100, "choosing")
-    assert {w.settings.schedule: (w.settings.epochs, w.settings.purpose) for w in wanted} == schedules
+    path = ROOT / "book" / "results" / "wanted.toml"
+    wanted = [w.settings for w in read_wanted(path)]
+    assert {s.schedule for s in wanted} == {"glyphs", "short", "paper", "fast"}
+    assert {s.purpose for s in wanted if s.schedule in ("short", "fast")} == {"choosing"}
+    for choice in read_choices(path):
+        assert len(choice.names - {"own"}) == 1, "one setting at a time"
+        assert {c.method for c in choice.candidates} == {choice.candidates[0].method}
 
 
 def test_a_run_without_what_it_should_leave_is_wanted_still(project: Project) -> None:

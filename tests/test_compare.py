@@ -220,3 +220,5 @@ def test_what_the_best_epoch_on_the_test_set_would_have_added_is_of_runs_that_sc
     runs = [{"history": {"test_curve": curve}}, {"history": {}}, {"history": {"test_curve": curve[:2]}}]
     assert compare.flattery(runs) == pytest.approx([3.0, 0.0])
     assert compare.flattery(runs, "few") == pytest.approx([-5.0, 0.0]), "of the epoch that all classes choose"
+    assert compare.flattery(runs, until=3) == pytest.approx([0.0, 0.0])
+    assert compare.flattery(runs, "few", until=3) == pytest.approx([-70.0, 0.0]), "of equals the first"

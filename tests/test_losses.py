@@ -230,14 +230,29 @@ def test_deepest_mbib_has_mbibs_classifiers_and_one_teacher() -> None:
     assert float(found) == pytest.approx(supervised + 2 * divergence, rel=1e-6)
 
 
+@pytest.mark.equation(8)
+def test_a_perfect_teacher_pulls_as_l_z_does_with_equal_counts_and_otherwise_not() -> None:
+    """Labels drawn from the training posterior of a teacher that is right: the mean gradient of L_z and of L_VSD."""
+    z = torch.tensor([[0.4, 0.0, -0.3]], dtype=torch.float64, requires_grad=True)
+    v = torch.tensor([[0.1, 0.2, 0.0]], dtype=torch.float64)
+    (of_teacher,) = torch.autograd.grad(losses.self_distillation(v, z), z)
+    for counts in (torch.tensor([5, 5, 5]), torch.tensor([100, 10, 1])):
+        seen = (v + counts.log()).softmax(1)[0]  # p_s(y|v)
+        each = losses.balanced_softmax(z.expand(3, 3), torch.arange(3), counts=counts, reduction="none")
+        (of_labels,) = torch.autograd.grad(seen @ each, z)
+        assert torch.allclose(of_labels, (z + counts.log()).softmax(1) - seen)
+        assert torch.allclose(of_labels, of_teacher) == bool(counts[0] == counts[2])
+    assert (of_teacher[0, 2] / of_labels[0, 2]).abs() > 10, "the tail is pulled far less by its labels"
+
+
 # Soft targets, label smoothing, reductions, masked classes
 
 
 def all_losses(v: list[Tensor], z: Tensor, targets: Tensor, counts: Tensor, **settings: Any) -> dict[str, Tensor]:
     own: dict[str, Any] = {"counts": counts, "beta": 1.5, "gamma": 0.2} | settings
-    mixtures = ("mbib", "se_mbib", "all_mbib", "deepest_mbib")
+    mixtures = ("mbib", "se_mbib", "all_mbib", "deepest_mbib", "untaught_mbib")
     found = {name: getattr(losses, name)(v, z, targets, alphas=(0.1, 0.3), **own) for name in mixtures}
-    return found | {"bib": bib(v[-1], z, targets, **own)}
+    return found | {"bib": bib(v[-1], z, targets, **own), "untaught_bib": losses.untaught_bib(v[-1], z, targets, **own)}
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])

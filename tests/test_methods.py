@@ -65,6 +65,8 @@ EXPECTED = {
     "mbib-no-balance": lambda: mixture(0, 0, 2, 0.1),
     "mbib-beta0": lambda: mixture(0.4, 1, 0, 0.1),
     "mbib-deepest": lambda: mixture(0.4, 1, 0, 0.1) + 2 * kl(V[2], Z, 0.1),
+    "bib-untaught": lambda: balanced(V[2], 0.4) + 3 * balanced(Z, 0.4),
+    "mbib-untaught": lambda: mixture(0.4, 1, 0, 0) + 2 * balanced(Z, 0.4),
     "mbib-consistent": lambda: mixture(0.4, 0.6, 2, 0.1),
     "mbib-x": lambda: mixture(0.4, 1, 2, 0.1),
     "focal": lambda: rebalancing.focal(V[2], TARGETS, focus=1.0),

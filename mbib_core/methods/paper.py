@@ -140,6 +140,19 @@ PAPER: dict[str, Method] = {
     "mbib-deepest": _mbib(
         "MBIB, z taught by v_3 alone", "MBIB whose shallow observations teach nothing.", losses.deepest_mbib
     ),
+    "bib-untaught": _row(
+        "BIB, (1 + beta) L_z untaught",
+        "BIB whose z gets more weight on its own loss in place of a teacher.",
+        on_both(losses.untaught_bib),
+        BOTH,
+        ("beta", "k"),
+    ),
+    "mbib-untaught": _mbib(
+        "MBIB, (1 + beta) L_z untaught",
+        "MBIB whose z gets more weight on its own loss in place of teachers.",
+        losses.untaught_mbib,
+        without=("gamma",),
+    ),
     "mbib-consistent": _mbib(
         "MBIB, weights n^-k with n^(1-k)",
         "MBIB with weights n^-k and (1 - k) log n on the logits, which together stay consistent.",
