@@ -65,7 +65,8 @@ def headline(folder: Path = BOOK / "results", root: Path = BOOK.parent) -> list[
     seen = what_is_seen(runs[SMALL[0]]["ce"])
     words = (
         "Figure: **What there is to learn from.** All training images, up to nine, of a frequent and of ever rarer "
-        f"classes of {SMALL[1]}, and the share of new images that a network trained with cross-entropy reads correctly."
+        f"classes of {SMALL[1]}, drawn letters and signs, and the share of new images that a network trained with "
+        "cross-entropy reads correctly."
     )
     alt = f"![{seen.get_label()}](seen.png){{.picture}}"
     fill(root / "book" / "intro.md", f"{alt}\n\n{words}", SEEN)
@@ -171,7 +172,8 @@ def answer(runs: dict, tilted: dict, noise: compare.Noise, there: str) -> str:
         if control.sign and not asked.sign
         else ""
     )
-    at_k, where, weights = "", "", recipe("mbib").k
+    counts = runs[SMALL[0]]["ce"][0]["counts"]
+    at_k, weighted, weights = "", "", recipe("mbib").k
     if all(tilted.values()):
         ends = [against(tilted, other, noise) for other in ("bsce", "mbib-beta0")]
         at_k = (
@@ -179,8 +181,10 @@ def answer(runs: dict, tilted: dict, noise: compare.Noise, there: str) -> str:
             f"{min(map(len, tilted.values()))} runs each, MBIB's difference from the balanced softmax is {ends[0]} and "
             f"from its control {ends[1]}."
         )
-        if [end.sign for end in ends] != [lead_too.sign, control_too.sign]:
-            where = ", without class weights"
+        if ends[0].sign != lead_too.sign:
+            weighted = f", with class weights {word(ends[0])}"
+        if costs and ends[1].sign != control_too.sign:
+            costs += " without class weights"
     return (
         f"**On the paper's data: {word(lead)}{how_many(lead)}.** On {REAL[1]} MBIB "
         f"classifies {mean(real['mbib'])} % of the test images correctly, the balanced softmax "
@@ -190,8 +194,8 @@ def answer(runs: dict, tilted: dict, noise: compare.Noise, there: str) -> str:
         "softmax was not tuned.\n\n"
         f"**Is it the distillation? On these data: {word(control)}{how_many(control)}.** Without it (β = 0) "
         f"the same network has {mean(real['mbib-beta0'])} %. Against this control {said(control)}.{alone}\n\n"
-        f"**On a small data set{where}: {word(lead_too)}{costs}.** {SMALL[1]} has drawn letters and signs in "
-        f"{len(runs[SMALL[0]]['ce'][0]['counts'])} classes; there are {len(small['mbib'])} runs of MBIB. Against the "
+        f"**On a small data set: {word(lead_too)}{weighted}{costs}.** {SMALL[1]} has {sum(counts):,} training images "
+        f"of drawn letters and signs in {len(counts)} classes, and here {len(small['mbib'])} runs of MBIB. Against the "
         f"balanced softmax {said(lead_too)}; {said(bib_too, 'BIB')}. Against its "
         f"control, without the distillation, {said(control_too)}.{at_k} [The ablations]"
         f"({there}08_ablations.ipynb) ask why, [the benchmark]({there}07_benchmark.ipynb) has all numbers."
