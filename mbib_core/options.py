@@ -26,6 +26,7 @@ KNOWN_AS = {  # what other programs call an option
     "--bs": "--batch",
     "--output": "--out",
     "--gpu": "--device",
+    "--weights": "--pretrained",
     "--arch": "--backbone",
     "--model": "--backbone",
 }
@@ -90,7 +91,10 @@ def parser() -> argparse.ArgumentParser:
     folder = path_of
 
     train = commands.add_parser(
-        "train", allow_abbrev=False, help="train one method on one data set and write its record"
+        "train",
+        allow_abbrev=False,
+        usage="mbib train METHOD [--data DATA] [options]",  # all of them would hide the sentence on a wrong one
+        help="train one method on one data set and write its record",
     )
     for name, setting in describe().items():
         if name == "method":
@@ -240,7 +244,10 @@ def parser() -> argparse.ArgumentParser:
         help="only runs with this setting, such as method=mbib; may be given several times",
     )
     table.add_argument(
-        "--methods", action="store_true", help="one row a method, by one recipe, with what it costs; the paper's beside"
+        "--methods",
+        action="store_true",
+        help="one row a method: by one recipe, with what it costs; by its publication's own; and, where a folder has a "
+        "wanted.toml, with its main constant chosen on validation images",
     )
     table.add_argument("--data", default="glyphs-lt", help="with --methods: which data (default glyphs-lt)")
     table.add_argument("--imbalance", type=float, default=100, help="with --methods: which factor (default 100)")
