@@ -155,7 +155,7 @@ def _png(x: Tensor) -> str:
 
 @torch.inference_mode()
 def views(network: Bottleneck, x: Tensor) -> dict[str, Tensor]:
-    """Of each stage the pooled observation v_i and the map averaged over 4 x 4 cells, and z: [N, numbers]."""
+    """Of each stage the pooled observation v_i and the map averaged over 4 x 4 cells, and z: [N, features]."""
     assert network.represent is not None
     parts: dict[str, list[Tensor]] = {}
     for batch in x.split(250):
