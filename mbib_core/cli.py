@@ -269,10 +269,13 @@ def _table(args: argparse.Namespace) -> int:
 
     records = [record for folder in args.folders for record in read_records(folder)]
     if args.methods:
-        from mbib_core.overview import reached, show_reached
+        from mbib_core.overview import show_all
+        from mbib_core.wanted import read_choices
 
+        lists = [file for folder in args.folders if (file := folder / "wanted.toml").is_file()]
+        choices = [choice for file in lists for choice in read_choices(file)]
         what = {"data": args.data, "imbalance": args.imbalance, "schedule": args.schedule}
-        print(printable(show_reached(reached(records, **what), **what), keep="\n"))
+        print(printable(show_all(records, choices, **what), keep="\n"))
         return 0
     frame = table(find(records, **conditions(args.where)) if args.where else records)
     text = csv_table(frame) if args.csv and len(frame) else printable(f"{show_table(frame)}\n", keep="\n")

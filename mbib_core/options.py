@@ -240,7 +240,10 @@ def parser() -> argparse.ArgumentParser:
         help="only runs with this setting, such as method=mbib; may be given several times",
     )
     table.add_argument(
-        "--methods", action="store_true", help="one row a method, by one recipe, with what it costs; the paper's beside"
+        "--methods",
+        action="store_true",
+        help="one row a method: by one recipe, with what it costs; by its publication's own; and, where a folder has a "
+        "wanted.toml, with its main constant chosen on validation images",
     )
     table.add_argument("--data", default="glyphs-lt", help="with --methods: which data (default glyphs-lt)")
     table.add_argument("--imbalance", type=float, default=100, help="with --methods: which factor (default 100)")

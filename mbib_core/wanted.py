@@ -13,6 +13,7 @@ from mbib_core.choices import Choice
 from mbib_core.data import glyphs
 from mbib_core.data.longtailed import long_tailed_counts
 from mbib_core.methods import settle
+from mbib_core.methods.published import PUBLISHED
 from mbib_core.results import Record, read_record
 from mbib_core.settings import Settings, named, run_id
 
@@ -81,7 +82,8 @@ def read_entries(path: Path) -> list[Entry]:
     lists), several lists for all combinations, the last one changing fastest. `keep = "weights"` keeps the weights,
     `keep = "all"` also the features of test pictures. `choose = { beta = [0.5, 1, 2], seed = 0 }` has one of the
     values chosen, for each of the other combinations by itself and by runs of that seed (by default, of each of the
-    entry's seeds).
+    entry's seeds). `recipe = "published"` takes all settings but `imbalance` and `seed` from `methods.published`, for
+    the methods of its table or for those of `method`.
     Raises FileNotFoundError, or ValueError with the number of the entry that is wrong.
     """
     if not path.is_file():
@@ -99,11 +101,25 @@ def read_entries(path: Path) -> list[Entry]:
             keep, choose = entry.pop("keep", ""), entry.pop("choose", None)
             if keep not in ("", "weights", "all"):
                 raise ValueError(f'keep is {keep!r}: it must be "weights" or "all"')
-            parts = map(_published, _combinations(entry)) if choose is None else _choices(entry, choose)
+            parts = map(_published, _runs(entry)) if choose is None else _choices(entry, choose)
             found += [(part, keep) for part in parts]
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}, run {number}: {error}") from None
     return found
+
+
+def _runs(entry: dict[str, Any]) -> Iterator[Settings]:
+    """The runs of an entry that has nothing chosen, by what it says itself or by each method's publication."""
+    if "recipe" not in entry:
+        yield from map(Settings.of, _combinations(entry))
+        return
+    if (recipe := entry.pop("recipe")) != "published":
+        raise ValueError(f'recipe is {recipe!r}: it must be "published"')
+    if more := sorted(entry.keys() - {"method", "imbalance", "seed"}):
+        raise ValueError(f"{more[0]} is given, which a published recipe says: leave one of them out")
+    for values in _combinations({"method": list(PUBLISHED)} | entry):
+        s = Settings.of(values)
+        yield named(PUBLISHED, s.method, "published recipe").ask(s.method, s.imbalance, seed=s.seed)
 
 
 def _choices(entry: dict[str, Any], choose: Any) -> Iterator[Choice]:
@@ -112,6 +128,8 @@ def _choices(entry: dict[str, Any], choose: Any) -> Iterator[Choice]:
         raise ValueError(f"choose is {choose!r}: it must be a table such as {{ beta = [0.5, 1, 2], seed = 0 }}")
     if twice := sorted((choose.keys() - {"seed"}) & entry.keys()):
         raise ValueError(f"{twice[0]} is given and to be chosen: leave one of them out")
+    if "recipe" in entry:
+        raise ValueError("a published recipe leaves nothing to choose: leave recipe or choose out")
     if "purpose" in {*entry, *choose}:
         raise ValueError("an entry that has something chosen says the purpose of its runs itself: leave purpose out")
     seed = entry.pop("seed", 0)
@@ -120,7 +138,7 @@ def _choices(entry: dict[str, Any], choose: Any) -> Iterator[Choice]:
     if len(values) < 2:
         raise ValueError("a single value leaves nothing to choose: give a list of values")
     for fixed in _combinations(entry):
-        yield Choice(tuple(_published(fixed | one) for one in values), tries, seeds)
+        yield Choice(tuple(_published(Settings.of(fixed | one)) for one in values), tries, seeds)
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
@@ -133,9 +151,8 @@ def _records(runs: Iterable[Settings], folders: Iterable[Path]) -> list[Record]:
     return [read_record(file) for own in files for file in [f for f in own if f.is_file()][:1]]
 
 
-def _published(values: dict[str, Any]) -> Settings:
-    """Settled settings of a run on published data. Raises ValueError on other data, or an impossible imbalance."""
-    settings = Settings.of(values)
+def _published(settings: Settings) -> Settings:
+    """Settled `settings` of a run on published data. Raises ValueError on other data, or an impossible imbalance."""
     if settings.own_pictures:
         raise ValueError(
             f"a campaign makes runs on {' and '.join(PROFILES)} only: use `mbib train` for images of your own and for "
