@@ -156,6 +156,7 @@ def _check(args: argparse.Namespace) -> int:
 
     from mbib_core.data import describe, load
     from mbib_core.data.checking import Unreadable, unreadable
+    from mbib_core.data.streamed import whereabouts
     from mbib_core.devices import readers
 
     data = load(args.data, root=args.root, stream=True, skip_broken=None)
@@ -185,7 +186,11 @@ def _check(args: argparse.Namespace) -> int:
             named = [f"{one.file} {one.problem}" for one in some[:NAMED]] + (more if len(some) > NAMED else [])
             _complain("\n  ".join([f"{len(some)} {kind}:", *named]))
     said = ", ".join(f"{len(some)} {'is' if len(some) == 1 else 'are'} {kind}" for kind, some in kinds.items())
-    print(f"{n} pictures were read; {said}" + (", and --skip-broken leaves them out" if found else ""))
+    lost = kinds["missing or empty"]
+    cure = (
+        f"; {whereabouts([str(one.file) for one in lost])}" if len(lost) == n else ", and --skip-broken leaves them out"
+    )
+    print(f"{n} pictures were read; {said}" + (cure if found else ""))
     if args.out:
         print(f"all of these are in {args.out}")
     return 1 if found else 0
@@ -250,6 +255,8 @@ def _card(args: argparse.Namespace) -> int:
 
     text = card_of(args.weights, licence=args.license)
     if args.out:
+        if args.out.is_file() and b"library_name: mbib-core" not in args.out.read_bytes():
+            raise ValueError(f"{args.out} is there already, and is no card: name another file with --out")
         write_atomically(args.out, text.encode())
         print(printable(f"card     {args.out}"))
     else:
@@ -319,10 +326,12 @@ def _settings(args: argparse.Namespace) -> "Settings":
 
 
 def _summary(record: dict) -> str:
+    from mbib_core.data.longtailed import counted
+
     part = "test" if record["settings"]["purpose"] == "final" else "validation"
     settings, machine = record["settings"], record["machine"]
     head = (
-        f"{record['run_id']}\n{settings['epochs']} epochs of {sum(record['counts'])} pictures in "
+        f"{record['run_id']}\n{counted(settings['epochs'], 'epoch')} of {sum(record['counts'])} pictures in "
         f"{record['seconds']:.0f} s ({machine['precision']}, {machine['threads']} threads, {machine['device']}); "
         f"{record['parameters']} parameters\naccuracy in % on {record[part]['pictures']} {part} pictures"
     )

@@ -67,7 +67,9 @@ class Learner(nn.Module):
             raise
         except Exception as error:  # compilers fail in many ways
             self.compiled = None
-            return (str(error).strip() or type(error).__name__).splitlines()[0]
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            half = ".so: file too short" in said or ".so: invalid ELF header" in said  # a compiler was ended
+            return said + ("; that file was left half-written: delete it" if half else "")
         finally:
             network.zero_grad(set_to_none=True)
             network.load_state_dict(kept)

@@ -2,7 +2,7 @@
 
 import io
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -26,12 +26,19 @@ class Mistake(NamedTuple):
 
 
 def surest_mistakes(
-    images: Any, logits: Float[Tensor, "n c"], classes: Iterable[int], *, of_each: int = OF_EACH, most: int = BYTES
+    images: Any,
+    logits: Float[Tensor, "n c"],
+    classes: Iterable[int],
+    *,
+    names: Sequence[str] | None = None,
+    of_each: int = OF_EACH,
+    most: int = BYTES,
 ) -> dict[int, list[Mistake]]:
     """For each of these classes the wrong answers to its pictures, the most probable ones first, `of_each` at most.
 
-    `images` are in memory or streamed; of streamed ones those that are shown are read again. The data URIs of all have
-    `most` bytes together: what comes after that is left out.
+    `images` are in memory or streamed; of streamed ones those that are shown are read again. `names` are those
+    of their files, which streamed ones know themselves. The data URIs of all have `most` bytes together: what comes
+    after that is left out.
     """
     probability, answer = logits.softmax(1).max(1)
     rows: list[int] = []
@@ -45,7 +52,7 @@ def surest_mistakes(
         most -= len(uri)
         if most < 0:
             break
-        own = Mistake(int(answer[row]), float(probability[row]), uri, _name(images, row))
+        own = Mistake(int(answer[row]), float(probability[row]), uri, names[row] if names else _name(images, row))
         found.setdefault(int(images.y[row]), []).append(own)
     return found
 

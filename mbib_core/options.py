@@ -26,6 +26,7 @@ KNOWN_AS = {  # what other programs call an option
     "--bs": "--batch",
     "--output": "--out",
     "--gpu": "--device",
+    "--weights": "--pretrained",
     "--arch": "--backbone",
     "--model": "--backbone",
 }
@@ -90,7 +91,10 @@ def parser() -> argparse.ArgumentParser:
     folder = path_of
 
     train = commands.add_parser(
-        "train", allow_abbrev=False, help="train one method on one data set and write its record"
+        "train",
+        allow_abbrev=False,
+        usage="mbib train METHOD [--data DATA] [options]",  # all of them would hide the sentence on a wrong one
+        help="train one method on one data set and write its record",
     )
     for name, setting in describe().items():
         if name == "method":

@@ -18,7 +18,8 @@ from mbib_core.extras import extra
 from mbib_core.files import write_atomically
 from mbib_core.methods import METHODS
 from mbib_core.mistakes import Mistake, surest_mistakes
-from mbib_core.text import code, markdown
+from mbib_core.networks.pretrained import SHA256
+from mbib_core.text import block, markdown
 from mbib_core.weights import Saved
 
 if TYPE_CHECKING:  # they bring matplotlib and pandas, which only a page that is drawn needs
@@ -44,9 +45,10 @@ def write_report(run: Saved, data: LongTailed, record: "Record", folder: Path) -
     images = data.test if part_of(record) == "test" else data.validation
     found, rows = answers(run.network, images.labelled(torch.arange(len(images.y))))
     images = images.subset(rows.cpu())  # without those that are broken and left out
+    names = [data.files[part_of(record)][row] for row in rows.tolist()] if part_of(record) in data.files else None
     logits = found[f"logits/{record[part_of(record)]['default']}"].cpu()
     confusion = metrics.confusion(logits, images.y)
-    shown = surest_mistakes(images, logits, worst(confusion, torch.tensor(record["counts"])))
+    shown = surest_mistakes(images, logits, worst(confusion, torch.tensor(record["counts"])), names=names)
     name = record["run_id"]
     write_atomically(folder / f"{name}.png", figures.png(picture(record)))
     text = report(record, confusion, about=data.name, mistakes=shown)
@@ -113,8 +115,8 @@ def report(
     confident, right = _means(found["calibration"]["all"])
     verdict = "about as often" if abs(confident - right) < 0.03 else "less often" if right < confident else "more often"
 
-    where = markdown(about or settings["data"])
-    by_shot = [f"{shot} ({k} classes)" for shot, k in record["shots"].items()]
+    title, where = METHODS[settings["method"]].title, markdown(about or settings["data"])
+    by_shot = [f"{shot} ({counted(k, 'class')})" for shot, k in record["shots"].items()]
     also = "".join(
         f"\n{words}: {_percent(value)} %."
         for name, words in ALSO.items()
@@ -123,9 +125,9 @@ def report(
 
     return f"""# {record["run_id"]}
 
-{METHODS[settings["method"]].title} on {where}: {len(classes)} classes with {max(n)} to {min(n)}
+{title[0].upper()}{title[1:]} on {where}: {len(classes)} classes with {max(n)} to {min(n)}
 training pictures, {sum(n)} in all; {network_of(record)},
-{settings["epochs"]} epochs in {record["seconds"]:.0f} s.
+{counted(settings["epochs"], "epoch")} in {record["seconds"]:.0f} s.
 Measured on {found["pictures"]} {part} pictures.
 
 {pipes(["accuracy in %, mean over classes", "all", *by_shot], overall)}
@@ -153,13 +155,15 @@ The interval (Wilson 1927) says where the accuracy on many more pictures may lie
 On average it gives its answer a probability of {100 * confident:.0f} %, and is right {verdict}: {100 * right:.0f} %
 of the time. The calibration error is the mean distance of the two over bins of confidence.
 
-{pipes(["", "pictures", "mean confidence in %", "right in %", "calibration error in %"], calibration)}
+{pipes(["classes", "pictures", "mean confidence in %", "right in %", "calibration error in %"], calibration)}
 
 ## What to look at next
 
 {chr(10).join(f"- {words}" for words in _advice(confusion, counts, classes, part, confident - right))}
 
-Made by {code(record["command"])}.
+Made by
+
+{block(record["command"])}
 """
 
 
@@ -238,6 +242,7 @@ def picture(record: "Record") -> "Figure":
                 level = 100 * found["accuracy"][found["default"]][shot]
                 left.plot([own.min() / 1.06, own.max() * 1.06], [level] * 2, color=colour, lw=3)
                 left.text(np.sqrt(own.min() * own.max()), level + 2, shot, ha="center", color=figures.FAINT)
+        left.margins(x=0.15)  # the name of a shot with one class is wider than its line
         left.set(xscale="log", ylim=(-3, 105), xlabel="training pictures of the class (log)")
         left.set(ylabel=f"accuracy on {part_of(record)} pictures (%)")
         left.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -287,6 +292,8 @@ def _number(value: Any, prediction: str) -> float | None:
 def network_of(record: "Record") -> str:
     recipe, weights = record["recipe"], record["settings"].get("pretrained")
     network = recipe.get("backbone") or f"ResNet-{recipe['depth']}"
+    if weights and weights.startswith(SHA256):  # whole it is in the command, and does not fit a line
+        weights = f"of the file with SHA-256 {weights.removeprefix(SHA256)[:8]}..."
     return f"{network} from {f'the weights {weights}' if weights else 'scratch'}"
 
 

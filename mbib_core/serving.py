@@ -181,6 +181,8 @@ def read_prior(path: Path, classes: list[str]) -> list[float]:
 
     The numbers are shares or counts; a head line is passed over. Raises ValueError with a sentence on anything else.
     """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path} of shares: --prior takes train, or a file of class,share")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [row for row in csv.reader(file) if row]

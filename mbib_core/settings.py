@@ -272,7 +272,8 @@ def check_range(name: str, value: Value) -> None:
     """Raises ValueError if the setting `name` cannot be `value`: out of range, no choice, no ResNet's depth."""
     setting = describe()[name]
     if setting.choices and value not in setting.choices:
-        raise ValueError(f"{name} is {value!r}: it must be one of {', '.join(setting.choices)}")
+        one_of = "one of " if len(setting.choices) > 1 else ""
+        raise ValueError(f"{name} is {value!r}: it must be {one_of}{', '.join(setting.choices)}")
     numbers = value if isinstance(value, tuple) else (value,) if setting.kind in (int, float) else ()
     for number in numbers:
         if not setting.low <= float(number) <= setting.high or abs(float(number)) == inf:

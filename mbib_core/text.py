@@ -32,6 +32,13 @@ def code(text: object) -> str:
     return f"{fence}{line}{fence}" if len(fence) == 1 else f"{fence} {line} {fence}"
 
 
+def block(text: object) -> str:
+    """`text` as a block of code of Markdown, in one line, whatever backticks it holds."""
+    line = printable(text)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{fence}\n{line}\n{fence}"
+
+
 def cell(text: object) -> str:
     """`text` for a cell of CSV: what a spreadsheet would run as a formula starts with an apostrophe."""
     return f"'{text}" if str(text).startswith(("=", "+", "-", "@", "\t", "\r")) else str(text)

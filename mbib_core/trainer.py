@@ -100,13 +100,14 @@ def train(
     wanted = settings.precision if settings.precision != "auto" else schedule.precision
     precision = saved["precision"] if saved else pick_precision(wanted, device)
     cards = [device] if device.type == "cuda" else []
-    reading, saver = ExitStack(), Saver(checkpoint if rank == 0 else None)
+    reading, showing, saver = ExitStack(), ExitStack(), Saver(checkpoint if rank == 0 else None)
     with (
         threads(settings.threads),
         full_float32(),
         torch.random.fork_rng(devices=cards),
         readers(workers),
         reading,
+        showing,
         saver,
     ):
         if saved and precision == "bfloat16" and pick_precision("auto", device) == "float32":
@@ -135,6 +136,7 @@ def train(
         resumed = sum(epochs for _, epochs in plan[: saved["stage"]]) + saved["epoch"] if saved else 0
         bar = tqdm(total=total, initial=resumed, unit="epoch", disable=not progress or rank > 0)
         bar.set_description(f"{settings.method} on {settings.data}")
+        showing.callback(bar.close)  # an error is told on a line of its own
 
         for number, (stage, epochs) in enumerate(plan):
             recipe = replace(schedule, **stage.recipe)
@@ -223,7 +225,6 @@ def train(
                 put_into(learner.network, mean, data.train)
             stage.end(learner, images=data.train, **settings.own)
             done += epochs
-        bar.close()
     learner.eval()
     return run
 

@@ -332,13 +332,13 @@ def wider(file: Path) -> None:
         (lambda file: torch.save([1, 2], file), "w.pth holds no weights that can be read"),
         (
             deeper,
-            r"the weights sha256:\w+ do not fit this backbone: they also have layer1.1.conv1.weight, .* and 45 more$",
+            r"the weights sha256:\w+ do not fit this backbone: they also have layer1.1.conv1.weight, .* and 45 more; n",
         ),
         (
             other_keys,
             "they lack layer4.0.conv1.weight, .* more; they also have encoder_q.layer4.0.conv1.weight, .* more$",
         ),
-        (wider, "do not fit this backbone: another shape has conv1.weight$"),
+        (wider, "do not fit this backbone: another shape has conv1.weight; name the network .* with --backbone$"),
     ],
 )
 @pytest.mark.fault("a file of pretrained weights: {sentence}")

@@ -131,6 +131,18 @@ def test_a_card_is_shown_or_written(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (tmp_path / "README.md").read_bytes().decode() == shown.replace('"mit"', '"apache-2.0"').replace(
         "Weights: mit.", "Weights: apache-2.0."
     )
+    assert cli.main(["card", str(path), "--out", str(tmp_path / "README.md")]) == 0, "a card is written anew"
+    assert (tmp_path / "README.md").read_bytes().decode() == shown
+
+
+@pytest.mark.fault("mbib card --out on a page of one's own")
+def test_a_card_replaces_no_page_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture, sentence: Any) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    assert cli.main(["card", str(weights_of(Path(SMALL))), "--out", str(tmp_path / "README.md")]) == 2
+    err = capsys.readouterr().err
+    sentence(err)
+    assert "is there already, and is no card: name another file with --out" in err
+    assert (tmp_path / "README.md").read_text() == "mine"
 
 
 def left_out(folder: Path) -> None:

@@ -123,6 +123,7 @@ def test_pictures_are_drawn_with_libraries_that_are_imported_then() -> None:
     ("train mbib --taps 0", "taps is 0: it must be a whole number, 1 or larger"),
     ("train ce --beta 1", "ce has no beta: leave it out"),
     ("train mbib --precision half", "precision is 'half': it must be one of auto, float32, bfloat16, float16"),
+    ("train mbib --head cosin", "head is 'cosin': it must be cosine"),
     ("train mbib --device gpu", "torch can use no device gpu here: leave --device out, or say cpu or cuda"),
     ("train mbib --imbalance 0.5", "imbalance"),
     ("train mbib --imbalance 1e9", "imbalance"),
@@ -153,6 +154,7 @@ def test_what_cannot_be_done_is_told_in_one_sentence(
     ("train ce --betta 1", "unrecognized arguments: --betta 1; did you mean --beta?"),
     ("train ce --devise=cpu", "unrecognized arguments: --devise=cpu; did you mean --device?"),
     ("train ce --output x", "unrecognized arguments: --output x; did you mean --out?"),
+    ("train ce --weights x", "unrecognized arguments: --weights x; did you mean --pretrained?"),
     ("train ce --b 1", "unrecognized arguments: --b 1"),
     ("predict W x.png --top 0", "0 is no whole number from 1"),
     ("predict W x.png --lr 1", "unrecognized arguments: --lr 1; `mbib predict --help` lists what there is"),
@@ -166,6 +168,7 @@ def test_a_wrong_option_is_told_with_the_usage_of_its_command_and_the_nearest_op
     assert err.startswith(f"usage: mbib {words.split()[0]} ")
     assert f"mbib {words.split()[0]}: error: " in err
     assert hint in err
+    assert err.count("\n") < 8, "a long usage does not hide it"
 
 
 @pytest.mark.parametrize(("about", "wanted"), [
@@ -494,6 +497,22 @@ def test_without_the_extra_a_run_is_kept_and_what_needs_it_says_how_to_get_it(
         matched(torch.eye(2), torch.eye(2))
     with pytest.raises(ImportError, match="a map of scores needs seaborn: pip install"):
         figures.score_map([[1.0]], "a", "b", xlabel="", finding="")
+
+
+@pytest.mark.fault("a package of the extra that was built for another torch")
+def test_a_package_that_fails_as_it_is_imported_is_told_with_its_cure(
+    mbib: Say, tmp_path: Path, monkeypatch: Patch, sentence: Hear
+) -> None:
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    status, _, err = mbib("train", "ce", "--data", "folder:x", "--backbone", "resnet18")
+    sentence(err)
+    assert status == 2
+    assert (
+        "torchvision, which is installed but does not work (operator torchvision::nms does not exist): install" in err
+    )
 
 
 @pytest.mark.slow

@@ -31,7 +31,8 @@ from mbib_core.data import Images, LongTailed, describe, first_of_each_class, fr
 from mbib_core.data.checking import unreadable
 from mbib_core.data.folders import load_folder
 from mbib_core.data.lists import PUBLISHED, _class_names, read_lines
-from mbib_core.data.streamed import Paths, Streamed, streamed
+from mbib_core.data.pictures import read_file
+from mbib_core.data.streamed import MARGIN, Paths, Streamed, streamed
 from mbib_core.devices import readers, readers_here
 from mbib_core.evaluation import answers, evaluate, features_of
 from mbib_core.methods import METHODS, settle
@@ -435,16 +436,18 @@ def test_the_pictures_of_a_report_are_those_that_were_confused(kind: str, copy: 
     page = report.write_report(run, data, record, tmp_path).read_text()
     x, y = data.test.take(torch.arange(len(data.test.y)))
     answer = features_of(network, x)["logits/v"].argmax(1)
-    shown = re.findall(r"!\[A test picture of (\w+), taken for (\w+)\]\(data:image/png;base64,([\w+/=]+)", page)
+    image = r'!\[A test picture of (\w+), taken for (\w+)\]\(data:image/png;base64,([\w+/=]+) "(.*?)"\)'
+    shown = re.findall(image, page)
     tail = [i for i, n in enumerate(record["counts"]) if n < 20]
     wrong = sum(int(((y == i) & (answer != i)).sum()) for i in tail)
     assert len(shown) == wrong > 0
-    for label, taken_for, content in shown:
+    for label, taken_for, content, file in shown:
         pixels = np.asarray(Image.open(BytesIO(b64decode(content))))[::6, ::6]
         same = [i for i, one in enumerate(x.permute(0, 2, 3, 1).numpy()) if np.array_equal(one, pixels)]
         assert [(data.classes[y[i]], data.classes[answer[i]]) for i in same] == [(label, taken_for)]
         assert label != taken_for
-    assert ('.jpg")' in page) == data.streamed, "the file's name, where it is known"
+        read, _ = read_file(copy / file, (16, 16), MARGIN if data.streamed else 1)
+        assert np.array_equal(read.transpose(1, 2, 0), pixels), "the name is that of the file which is shown"
 
 
 def test_pictures_of_a_page_are_small_and_so_are_all_together(photographs: Path) -> None:
@@ -602,6 +605,46 @@ def test_a_bad_list_is_refused(copy: Path, change: tuple[str, str], words: str) 
         load(f"list:{copy}", size=16)
 
 
+@pytest.mark.fault("a list of which no file is there")
+def test_a_list_of_which_nothing_is_there_says_where_paths_start_also_where_broken_files_are_left_out(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture, sentence: Hear
+) -> None:
+    elsewhere = tmp_path / "lists"
+    elsewhere.mkdir()
+    for part in ("train", "val", "test"):
+        (copy / f"{part}.txt").rename(elsewhere / f"{part}.txt")
+    for skip_broken in (False, True):
+        with pytest.raises(ValueError, match=r"41 of the 41 pictures in .*; name the folder where they lie"):
+            load(f"list:{elsewhere}", size=16, skip_broken=skip_broken)
+    assert cli.main(["check", f"list:{elsewhere}", "--workers", "0"]) == 1
+    said = capsys.readouterr()
+    sentence(said.err)
+    assert "0 are broken; name the folder where they lie with --root, or bring them there\n" in said.out
+    assert cli.main(["check", f"list:{elsewhere}", "--workers", "0", "--root", str(copy)]) == 0
+
+
+@pytest.mark.fault("links to files that are gone in a folder that is checked")
+def test_a_link_that_leads_nowhere_is_among_what_is_missing_in_a_folder(copy: Path, sentence: Hear) -> None:
+    (copy / "red" / "gone.jpg").symlink_to(copy / "nowhere.jpg")
+    found = [one for _, some in unreadable(load(f"folder:{copy}", stream=True, skip_broken=None)) for one in some]
+    assert [(one.name, one.missing, one.problem) for one in found] == [("red/gone.jpg", True, "is not there")]
+    sentence(f"{found[0].file} {found[0].problem}")
+
+
+@pytest.mark.fault("a folder named as a table, a table named as a folder")
+def test_another_kind_of_data_is_named_where_it_is_there(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (copy / "photos.csv").write_text("path,label\n")
+    monkeypatch.chdir(copy)
+    for name, words in {
+        "photos.csv": "for the table of that name write csv:photos.csv$",
+        "red": "for the folder of that name write folder:red$",
+        "csv:red": "name a CSV file with a line for each picture, or class folders as folder:red$",
+        "list:photos.csv": "as list:FOLDER, or a table as csv:photos.csv$",
+    }.items():
+        with pytest.raises((ValueError, FileNotFoundError), match=words):
+            load(name)
+
+
 @pytest.mark.fault("no list")
 def test_what_is_no_list_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere: name the one with the lists"):
@@ -676,12 +719,15 @@ def test_a_table_without_parts_is_split_and_numbers_are_sorted_as_numbers(photog
             "path,label,split\na,0,train\nb,1,tset",
             "line 3: 'tset' in the split column is not a part: write train, val or test",
         ),
+        ("path,label\na,0\nb,\nc,1", "line 3, lacks a path or a label: fill it in or delete the line"),
         ("path,label\n", "lists no picture"),
+        ("path,label\na,0".encode("utf-16").decode("latin-1"), "is no CSV in UTF-8, .*: save it as CSV UTF-8"),
+        ("path,label\na\\b.jpg,0\nb\\c.jpg,1", r"missing or empty: 2 of the 2 .*; write / where these paths"),
     ],
 )
 @pytest.mark.fault("a bad table: {words}")
 def test_a_bad_table_is_refused(tmp_path: Path, content: str, words: str) -> None:
-    (tmp_path / "birds.csv").write_text(content)
+    (tmp_path / "birds.csv").write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError, match=words):
         load(f"csv:{tmp_path / 'birds.csv'}")
 

@@ -484,8 +484,8 @@ def made(folder: Path, *paths: str) -> None:
 
 NO_CLASSES = "{f} has no class folders: make one for each class, named after it, and copy its pictures there"
 FROM_TABLE = (
-    "{p} has no class folders, and labels are read from folder names alone, not from y.csv: copy each picture into a "
-    "folder named after its label, or load them yourself and give them to mbib_core.data.from_arrays"
+    "{p} has no class folders, from whose names labels are read: if y.csv has the labels, name it as csv:FILE, a table "
+    "with the columns path and label (saved as CSV), and the folder where paths start with --root"
 )
 ALONE = "write folder:{f}/train to train on it alone, with a validation and a test part split off its pictures: "
 NO_VALIDATION = "{f} leaves no picture for validation: a class of three has one for each part"
@@ -954,6 +954,12 @@ def test_a_class_mix_that_cannot_be_is_refused(tmp_path: Path, content: bytes, w
         serving.read_prior(tmp_path / "mix.csv", ["auk", "robin", "wren"])
 
 
+@pytest.mark.fault("a class mix for --prior that is not there")
+def test_a_class_mix_that_is_not_there_is_told_with_what_prior_takes(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no file .*trian of shares: --prior takes train, or a file of class,"):
+        serving.read_prior(tmp_path / "trian", ["auk", "robin"])
+
+
 @pytest.mark.fault("weights whose answers are not finite")
 def test_answers_that_are_not_finite_name_no_class(trained: Path, birds: Path, capsys: Capture, sentence: Hear) -> None:
     with safe_open(trained, "pt") as file:
@@ -1142,6 +1148,27 @@ def test_the_report_gives_what_else_a_record_has() -> None:
     page = report.report(record, torch.ones(3, 3).long())
     assert "Top-5 accuracy: 81.0 %.\nMacro-F1: 30.5 %." in page
     assert "Top-5" not in report.report(made_up_record(), torch.ones(3, 3).long())
+
+
+def test_nothing_on_a_report_is_too_wide_for_a_narrow_page_but_what_scrolls() -> None:
+    """Tables and blocks of code scroll in a viewer, words do not."""
+    record = made_up_record()
+    record["settings"]["pretrained"] = f"sha256:{'ab' * 32}"
+    record["command"] = f"mbib train mbib --pretrained sha256:{'ab' * 32}"
+    page = report.report(record, torch.ones(3, 3).long())
+    tokens = markdown_it.MarkdownIt("gfm-like").parse(page)
+    assert [t.content for t in tokens if t.type == "fence"] == [record["command"] + "\n"]
+    lines = [c.content for t in tokens for c in t.children or [] if c.type in ("text", "code_inline")]
+    assert max(len(word) for line in lines for word in line.split()) < 30
+    assert "ResNet-20 from the weights of the file with SHA-256 abababab...,\n1 epoch in" in page
+
+
+def test_no_column_of_a_report_is_without_a_name() -> None:
+    page = report.report(made_up_record(), torch.ones(3, 3).long())
+    heads = [line for line, rule in zip(page.split("\n"), page.split("\n")[1:], strict=False) if rule[:5] == "| ---"]
+    assert len(heads) == 4
+    assert all(cell.strip() for head in heads for cell in head.split("|")[1:-1])
+    assert "| many (1 class) | few (2 classes) |" in heads[0]
 
 
 def made_up_record() -> dict[str, Any]:

@@ -664,19 +664,26 @@ def test_fewer_pictures_than_a_batch_leave_nothing_to_compile(tiny_schedule: Sch
     assert not run.compiled
 
 
+@pytest.mark.parametrize(("said", "told"), [
+    ("no C++ compiler was found\nand a long trace", r"no C\+\+ compiler was found$"),
+    ("/cache/a.so: file too short", "/cache/a.so: file too short; that file was left half-written: delete it$"),
+])  # fmt: skip
 def test_a_network_that_cannot_be_compiled_is_trained_as_it_is_with_a_warning(
-    tiny_data: LongTailed, tiny_schedule: Schedule, whole: Trained, monkeypatch: pytest.MonkeyPatch
+    said: str,
+    told: str,
+    tiny_data: LongTailed,
+    tiny_schedule: Schedule,
+    whole: Trained,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def without_compiler(network: torch.nn.Module, **_: Any) -> Any:
         def forward(x: Tensor) -> Any:
-            raise RuntimeError("no C++ compiler was found\nand a long trace")
+            raise RuntimeError(said)
 
         return forward
 
     monkeypatch.setattr(torch, "compile", without_compiler)
-    with pytest.warns(
-        UserWarning, match="could not be compiled and is trained as it is: no C\\+\\+ compiler was found$"
-    ):
+    with pytest.warns(UserWarning, match="could not be compiled and is trained as it is: " + told):
         run = quietly(TINY, tiny_data, compiled=True)
     assert same_bits(run, whole)
     assert not run.compiled

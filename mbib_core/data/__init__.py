@@ -82,7 +82,9 @@ def load(
         given = {"root": root, "size": size, "skip_broken": skip_broken}
         return load_table(path_of, **given) if kind == "csv" else load_lists(path_of, kind=kind, **given)  # type: ignore
     if name not in NAMES:
-        hint = f"; for the folder of that name write folder:{name}" if Path(name).is_dir() else ""
+        here = Path(name)
+        hint = f"; for the folder of that name write folder:{name}" if here.is_dir() else ""
+        hint = hint or (f"; for the table of that name write csv:{name}" if here.is_file() else "")
         raise ValueError(f"no data set is called {name!r}: there are {', '.join(NAMES)}{hint}")
     if size != SIDE:
         raise ValueError(

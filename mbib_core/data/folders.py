@@ -74,7 +74,11 @@ def load_folder(
     train, validation, test = (_images(files, part, classes, size) for part in ("train", "validation", "test"))
     content = sorted((str(file.part), file.label, file.digest) for file in files)
     fingerprint = hashlib.sha256(repr((size, content)).encode()).hexdigest()[:8]
-    return LongTailed(name, train, validation, test, classes, fingerprint=fingerprint, notes=tuple(notes))
+    names = {
+        part: [str(file.path.relative_to(root)) for file in files if file.part == part]
+        for part in ("train", "validation", "test")
+    }
+    return LongTailed(name, train, validation, test, classes, fingerprint=fingerprint, notes=tuple(notes), files=names)
 
 
 def held_out(n: int, missing: Iterable[str] = ("test", "validation")) -> dict[str, int]:
@@ -183,9 +187,17 @@ def _streamed(
     for part in ("validation", "test"):
         if not len(found[part].y):
             raise ValueError(f"{root} leaves no picture for {part}: a class of three has one for each part")
-    content = sorted((str(file.part), str(file.path.relative_to(root)), file.path.stat().st_size) for file in files)
+    content = sorted((str(file.part), str(file.path.relative_to(root)), _bytes_in(file.path)) for file in files)
     fingerprint = hashlib.sha256(repr(("streamed", size, content)).encode()).hexdigest()[:8]
     return LongTailed(name, **found, classes=classes, fingerprint=fingerprint, notes=tuple(notes))
+
+
+def _bytes_in(file: Path) -> int:
+    """How many, or none of a file that is not there, as `mbib check` meets them."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 def _images(files: list[File], part: str, classes: list[str], size: int) -> Images:

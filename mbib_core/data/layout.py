@@ -186,9 +186,9 @@ def _without_classes(pictures: Path, folder: Path) -> str:
     tables = [p for f in (folder, pictures) for p in visible(f) if p.suffix.lower() in TABLES]
     if tables:
         return (
-            f"{pictures} has no class folders, and labels are read from folder names alone, not from {tables[0].name}: "
-            f"copy each picture into a folder named after its label, or load them yourself and give them to "
-            f"mbib_core.data.from_arrays"
+            f"{pictures} has no class folders, from whose names labels are read: if {tables[0].name} has the labels, "
+            f"name it as csv:FILE, a table with the columns path and label (saved as CSV), and the folder where paths "
+            f"start with --root"
         )
     return f"{pictures} has no class folders: make one for each class, named after it, and copy its pictures there"
 

@@ -94,7 +94,10 @@ def load_table(
     """
     file = expand(file)
     if not file.is_file():
-        raise FileNotFoundError(f"there is no table {file.absolute()}: name a CSV file with a line for each picture")
+        hint = f", or class folders as folder:{file}" if file.is_dir() else ""
+        raise FileNotFoundError(
+            f"there is no table {file.absolute()}: name a CSV file with a line for each picture{hint}"
+        )
     codes: dict[str, int] = {}
     labels, parts = array("q"), array("b")
     known = ("train", "validation", "test")
@@ -108,7 +111,10 @@ def load_table(
                 if not any(row):
                     continue
                 if len(row) <= max(path, label) or not row[path] or not row[label]:
-                    raise ValueError(f"{file}, line {number}, lacks a path or a label: is the file cut off?")
+                    raise ValueError(
+                        f"{file}, line {number}, lacks a path or a label: fill it in or delete the line; at the end of "
+                        f"the file, it may be cut off"
+                    )
                 word = row[part].strip().lower() if part is not None and part < len(row) else ""
                 if word and word not in PARTS:
                     raise ValueError(
@@ -176,8 +182,9 @@ def read_lines(file: Path, root: Path) -> Lines:
 def _list_files(folder: Path, kind: str) -> dict[str, Path]:
     """The list of each part. Raises FileNotFoundError with what is not there."""
     if not folder.is_dir():
+        hint = f", or a table as csv:{folder}" if folder.is_file() else ""
         raise FileNotFoundError(
-            f"there is no folder {folder.absolute()}: name the one with the lists, as {kind}:FOLDER"
+            f"there is no folder {folder.absolute()}: name the one with the lists, as {kind}:FOLDER{hint}"
         )
     if kind in PUBLISHED:
         stem = PUBLISHED[kind].stem
@@ -241,6 +248,8 @@ def _folders(paths: Paths, depth: int) -> Iterable[str]:
 
 def _columns(file: Path, head: list[str]) -> tuple[int, int, int | None]:
     """Where the columns of paths, labels and parts are."""
+    if any("\0" in word for word in head):
+        raise ValueError(f"{file} is no CSV in UTF-8, perhaps Excel's Unicode text (UTF-16): save it as CSV UTF-8")
     words = [word.strip().lower() for word in head]
     found = {
         kind: next((words.index(name) for name in names if name in words), None) for kind, names in COLUMNS.items()

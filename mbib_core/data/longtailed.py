@@ -2,8 +2,8 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral, Number
 from typing import Any, NamedTuple
@@ -65,7 +65,8 @@ class LongTailed:
     A part is `Images`, or `streamed.Streamed` pictures, which are read when they are needed: all three alike.
     `flip` says whether a mirrored picture still shows its class: true of animals, not of letters. `fingerprint`
     tells your own pictures apart from others of the same name; None for a published data set. `notes` are sentences
-    about how the set was made, which `describe` repeats.
+    about how the set was made, which `describe` repeats. `files` are the names of pictures in memory that came from
+    files, in the order of their part.
     Raises ValueError or TypeError with a sentence if the pictures are not uint8 [N, 3, H, W], the labels are not
     int64 in 0 .. C-1, there are fewer than two classes, a class name is no text or occurs twice, or a class has no
     training picture.
@@ -79,6 +80,7 @@ class LongTailed:
     flip: bool = True
     fingerprint: str | None = None
     notes: tuple[str, ...] = ()
+    files: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         parts = (self.train, self.validation, self.test)
@@ -92,8 +94,8 @@ class LongTailed:
         empty = [self.classes[i] for i in (self.counts == 0).nonzero().flatten().tolist()]
         if empty:
             raise ValueError(
-                f"{self.name}: no training picture of {listed(empty)}; add some, or drop the class and number the "
-                f"others anew, from 0"
+                f"{self.name}: no training picture of {listed(empty)}; add some, or drop the class (where labels are "
+                f"numbers, number the others anew, from 0)"
             )
 
     @property

@@ -319,9 +319,16 @@ def _leave_signals(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def whereabouts(names: list[str]) -> str:
+    """What to do where none of the files of a list is there."""
+    if os.sep == "/" and all("\\" in name for name in names):
+        return "write / where these paths have \\, which divides folders on Windows alone"
+    return "name the folder where they lie with --root, or bring them there"
+
+
 def leave_out_missing(images: Streamed, where: str) -> Streamed:
-    """`images` without the files that are missing or empty, if broken ones are skipped; else ValueError that names the
-    first of them. No file is opened: `mbib check` does that."""
+    """`images` without the files that are missing or empty, if broken ones are skipped; else, or if nothing is left,
+    ValueError that names the first of them. No file is opened: `mbib check` does that."""
     if images.skip_broken is None:
         return images
     paths = images.source
@@ -333,6 +340,8 @@ def leave_out_missing(images: Streamed, where: str) -> Streamed:
     some = [f"{paths[int(images.rows[i])]}" for i in missing[:5]]
     named = "\n  ".join([*some, f"and {len(missing) - 5} more"] if len(missing) > 5 else some)
     what = f"missing or empty: {len(missing)} of the {counted(len(there), 'picture')} in {where}"
+    if len(missing) == len(there):
+        raise ValueError(f"{what}; {whereabouts(some)}:\n  {named}")
     if not images.skip_broken:
         raise ValueError(
             f"{what}; name the folder where they lie with --root, bring them there, or leave them out with "

@@ -42,7 +42,8 @@ class Trunk(NamedTuple):
         more = [key for key in state if key not in wanted and not key.startswith(HEADS)]
         faults = (("they lack", lacking), ("another shape has", other), ("they also have", more))
         if said := "; ".join(f"{words} {listed(keys, 3)}" for words, keys in faults if keys):
-            raise ValueError(f"the weights {self.name} do not fit this backbone: {said}")
+            cure = "" if lacking and not other else "; name the network that they are of with --backbone"
+            raise ValueError(f"the weights {self.name} do not fit this backbone: {said}{cure}")
         network.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
 
 
