@@ -40,6 +40,15 @@ def runs_of(records: Iterable[Record], settings: Settings) -> list[Record]:
     return sorted((r for r in own if r["run_id"] in same), key=lambda r: r["settings"]["seed"])
 
 
+def of_each_seed(*samples: Iterable[Record]) -> list[Record]:
+    """The runs of one loss that has several names as one sample: of each seed one run, that of the first name that has
+    it. Under another name the same seed is the same training once more, and no independent run."""
+    first: dict[int, Record] = {}
+    for record in (record for sample in samples for record in sample):
+        first.setdefault(record["settings"]["seed"], record)
+    return [first[seed] for seed in sorted(first)]
+
+
 def accuracies(
     records: Iterable[Record], shot: str = "all", *, by: str | None = None, on: str | None = None
 ) -> list[float]:

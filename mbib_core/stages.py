@@ -34,11 +34,14 @@ PER_CLASS = 30  # training images of a class, at most
 PROBED = 200  # validation images of a class to which a probe is fitted, at most
 
 
-def noise_of_a_run(records: Iterable[results.Record], group: str, data: str = "cifar100-lt") -> compare.Noise:
+def noise_of_a_run(
+    records: Iterable[results.Record], group: str, data: str = "cifar100-lt", *, by: str | None = None
+) -> compare.Noise:
     """The standard deviation of a run's accuracy (%), pooled over settings that were run with several seeds.
 
-    On CIFAR-100-LT it is that of the 60-epoch runs, on validation images, else that of the final runs by the data's own
-    recipe, on test images, but for settings that did not learn (under 10 % over all classes).
+    It is that of the run's own prediction, or of the answer `by` (v, z, ...) of those that have it. On CIFAR-100-LT it
+    is that of the 60-epoch runs, on validation images, else that of the final runs by the data's own recipe, on test
+    images, but for settings that did not learn (under 10 % over all classes).
     """
     short = data == "cifar100-lt"
     where = {"schedule": "short", "purpose": "choosing"} if short else {"purpose": "final"}
@@ -47,8 +50,9 @@ def noise_of_a_run(records: Iterable[results.Record], group: str, data: str = "c
     alike: dict[str, list[dict[str, float]]] = {}
     for record in found:
         settings = {k: v for k, v in results.settings_of(record).items() if k not in ("seed", "threads")}
-        accuracy = record[part]["accuracy"][record[part]["default"]]
-        alike.setdefault(json.dumps(settings, sort_keys=True), []).append(accuracy)
+        accuracy = record[part]["accuracy"].get(by or record[part]["default"])
+        if accuracy:
+            alike.setdefault(json.dumps(settings, sort_keys=True), []).append(accuracy)
     learned = [own for own in alike.values() if sum(one["all"] for one in own) > 0.1 * len(own)]
     return compare.noise([100 * one[group] for one in own] for own in learned)
 
@@ -151,7 +155,7 @@ def _png(x: Tensor) -> str:
 
 @torch.inference_mode()
 def views(network: Bottleneck, x: Tensor) -> dict[str, Tensor]:
-    """Of each stage the pooled observation v_i and the map averaged over 4 x 4 cells, and z: [N, numbers]."""
+    """Of each stage the pooled observation v_i and the map averaged over 4 x 4 cells, and z: [N, features]."""
     assert network.represent is not None
     parts: dict[str, list[Tensor]] = {}
     for batch in x.split(250):

@@ -222,3 +222,18 @@ def test_what_the_best_epoch_on_the_test_set_would_have_added_is_of_runs_that_sc
     assert compare.flattery(runs, "few") == pytest.approx([-5.0, 0.0]), "of the epoch that all classes choose"
     assert compare.flattery(runs, until=3) == pytest.approx([0.0, 0.0])
     assert compare.flattery(runs, "few", until=3) == pytest.approx([-70.0, 0.0]), "of equals the first"
+
+
+def test_a_loss_with_two_names_has_one_run_of_each_seed() -> None:
+    named, twin = ([{"run_id": f"{name}{s}", "settings": {"seed": s}} for s in seeds]
+                   for name, seeds in (("bib", (0,)), ("bsce-2branch", (2, 0, 1))))  # fmt: skip
+    assert [r["run_id"] for r in compare.of_each_seed(named, twin)] == ["bib0", "bsce-2branch1", "bsce-2branch2"]
+
+
+def test_the_double_run_of_two_balanced_branches_is_the_same_training_to_the_last_digit() -> None:
+    two_names = results.Settings(method="bib", beta=0.0), results.Settings(method="bsce-2branch")
+    one, other = (compare.runs_of(results.read_records(RECORDS), settle(s)) for s in two_names)
+    both = {r["settings"]["seed"]: r for r in other}
+    for record in one:
+        assert record["history"]["loss"] == both[record["settings"]["seed"]]["history"]["loss"]
+    assert len(compare.of_each_seed(one, other)) == len(other)

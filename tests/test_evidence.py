@@ -60,7 +60,7 @@ def alts(stem: str) -> list[str]:
 
 def test_the_benchmarks_table_has_the_papers_numbers_ours_and_their_difference():
     (table,) = with_columns("paper", "ours", "difference")
-    after = "cross-entropy, log n subtracted afterwards"
+    after = "CE − log n"
     assert {row["method"] for row in table} == {*TITLES, after}
     names = {"ce": "CE", "bsce": "BSCE", "bib": "BIB", "mbib": "MBIB"}
     for row in table:
@@ -73,6 +73,15 @@ def test_the_benchmarks_table_has_the_papers_numbers_ours_and_their_difference()
         paper = results.published(table=1, method=name, imbalance_factor=100)["all"].tolist()
         assert row["paper"] == (f"{paper[0]:.1f}" if paper else "–")
         assert row["difference"] == (compare.signed(sum(ours["all"]) / len(ours["all"]) - paper[0]) if paper else "–")
+
+
+@pytest.mark.parametrize("step", [("bib", "bsce"), ("mbib", "bib"), ("mbib", "bsce"), ("mbib-beta0", "bsce"),
+                                  ("mbib", "mbib-beta0")])  # fmt: skip
+def test_the_steps_on_glyphs_are_shown_at_the_k_of_the_papers_data_too(step: tuple[str, str]):
+    k = settle(results.Settings(data="cifar100-lt", method="mbib")).k
+    one, other = (compare.accuracies(compare.runs_of(RECORDS, settle(results.Settings(method=m, k=k)))) for m in step)
+    said = f"{NAMES[step[0]]} − {NAMES[step[1]]}: {compare.difference(one, other)}"
+    assert any(said in alt.partition(f"Glyphs-LT, k = {k:g}:")[2] for alt in alts("07_benchmark"))
 
 
 @pytest.mark.parametrize("step", [("bsce", "ce"), ("bib", "bsce"), ("mbib", "bib"), ("mbib", "bsce"),
@@ -100,6 +109,8 @@ def test_the_speed_of_a_step_is_what_the_benchmark_left():
 def test_every_run_behind_a_number_is_listed_with_its_commit_and_command():
     where = [{"data": "cifar100-lt", "imbalance": 100.0}, {"data": "glyphs-lt"}]
     used = [r for w in where for m in MAIN for r in runs(m, **w)]
+    mild = [settle(results.Settings(method=m, k=0.1)) for m in MAIN if m != "ce"]
+    used += [r for settings in mild for r in compare.runs_of(RECORDS, settings)]
     lines = {
         f"- `{r['run_id']}`, commit {', '.join(r['commits'])}, {r['machine']['device']}, {r['machine']['precision']}, "
         f"{r['seconds']:.0f} s: `{r['command']}`"
@@ -139,7 +150,10 @@ QUOTED = {
     "05_bib": {"cifar100-lt": ("ce", "bsce", "bib"), "glyphs-lt": ("bsce", "bsce-2branch", "bib-untaught", "bib")},
     "06_mbib": {
         "cifar100-lt": ("ce", "bsce", "bib", "mbib-beta0", "mbib"),
-        "glyphs-lt": ("bsce", "bib", "bsce-2branch", "mbib-beta0", "mbib-deepest", "mbib"),
+        "glyphs-lt": (
+            *("bsce", "bib", "bsce-2branch", "mbib-beta0", "mbib-deepest", "mbib"),
+            *("bib-untaught", "mbib-untaught"),
+        ),
     },
 }
 
@@ -162,4 +176,7 @@ def test_every_run_that_a_chapter_quotes_is_in_its_list(stem: str):
         wanted += results.find(compare.by_recipe(RECORDS), method="bib", **other)
         tilted = {"data": "glyphs-lt", "imbalance": 100.0, "k": 0.1}
         wanted += [r for m in ("bib", "bsce") for r in runs(m, **tilted)]
+    if stem == "06_mbib":  # with the class weights of CIFAR-100-LT, too
+        for m in ("bsce", "bib", "mbib-beta0", "mbib"):
+            wanted += compare.runs_of(RECORDS, settle(results.Settings(method=m, k=0.1)))
     assert set(listed) == {r["run_id"] for r in wanted}

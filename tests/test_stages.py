@@ -89,3 +89,11 @@ def test_the_noise_of_a_run_is_pooled_over_settings_that_were_run_more_than_once
     records = results.read_records(RESULTS)
     assert 0.5 < stages.noise_of_a_run(records, "all").sd < 1.0
     assert stages.noise_of_a_run(records, "all").freedom == stages.noise_of_a_run(records, "few").freedom
+
+
+def test_the_noise_of_an_answer_is_its_own():
+    records = results.read_records(RESULTS)
+    z, mean = stages.noise_of_a_run(records, "few", by="z"), stages.noise_of_a_run(records, "few", by="mean")
+    assert z.sd != mean.sd
+    assert mean.sd == pytest.approx(stages.noise_of_a_run(records, "few").sd), "MBIB's own answer is the mean"
+    assert z.freedom == mean.freedom

@@ -114,7 +114,7 @@ def by_group(
 def two_by_two(
     panels: Mapping[str, Mapping[tuple[str, str], Mapping[float, Sequence[float]]]], *, ylabel: str, finding: str
 ) -> Figure:
-    """What shallow classifiers and the distillation do, a panel for each data set.
+    """What shallow classifiers and the distillation do, a panel for each data set and setting.
 
     A panel has lines by (method, answer), such as ("mbib", "z"): values of single runs by beta. Answers of z are filled
     and solid, those of v hollow and dashed. A line with one beta is a mark alone.
@@ -141,12 +141,12 @@ def two_by_two(
             for (_, name, colour), y in zip(sorted(ends), apart(sorted(e[0] for e in ends), 0.075 * (high - low)),
                                             strict=True):  # fmt: skip
                 axes.text(1.17, y, name, color=colour, va="center", fontsize=9.5)
-            axes.set_xticks([0, 1], ["without\n(β = 0)", "with\n(β = 1)"])
-            axes.set(xlim=(-0.25, 2.0))
+            axes.set_xticks([0, 1])
+            axes.set(xlim=(-0.3, 2.5))
             axes.set_title(title)
             axes.grid(axis="x", visible=False)
         row[0].set_ylabel(ylabel)
-        figure.supxlabel("distillation into z", fontsize=10)
+        figure.supxlabel("β, weight of the distillation into z", fontsize=10)
     return described(figure, finding)
 
 
