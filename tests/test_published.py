@@ -123,7 +123,7 @@ def test_a_list_takes_the_settings_of_a_published_recipe_from_the_table(tmp_path
         ('recipe = "published"\nimbalance = 1000', "run 1: imbalance factor 1000 leaves the last class empty"),
     ],
 )
-@pytest.mark.fault("a list with the entry {text:.80}")
+@pytest.mark.fault("a list that asks for published recipes as {text:.80}")
 def test_a_recipe_that_cannot_be_followed_is_refused_with_the_entry(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)):
         entries(tmp_path, f"[[run]]\n{text}")

@@ -116,7 +116,7 @@ def test_a_name_is_a_plain_file_name() -> None:
         ({"taps": 4}, "ResNet-8 has 3 blocks: ask for 1 to 3 observations, not 4"),
         ({"method": "ce", "beta": 1.0}, "ce has no beta: leave it out"),
         ({"method": "bib", "taps": 2}, "bib has 1 observation: leave taps out"),
-        ({"head": "round"}, "head is 'round': it must be one of cosine"),
+        ({"head": "round"}, "head is 'round': it must be cosine"),
         ({"method": "tau-norm", "head": "cosine"}, "tau-norm has stages or classifiers of its own, .* leave head out"),
         ({"method": "wcdas", "head": "cosine"}, "wcdas has stages or classifiers of its own"),
         ({"method": "cc-sam", "head": "cosine"}, "cc-sam has stages or classifiers of its own"),
