@@ -12,6 +12,7 @@ from mbib_core import compare, figures, results
 from mbib_core.data import load
 from mbib_core.methods import settle
 from mbib_core.overview import printed
+from mbib_core.schedules import SCHEDULES
 from mbib_core.settings import Settings
 from mbib_core.stages import noise_of_a_run
 
@@ -55,9 +56,15 @@ def headline(folder: Path = BOOK / "results", root: Path = BOOK.parent) -> list[
         m: compare.accuracies(own(records, SMALL[0], m, k=k))
         for m in ("mbib", "mbib-beta0", "bsce")
     }
+    longer = {
+        m: compare.accuracies(
+            own(records, SMALL[0], m, epochs=2 * SCHEDULES["glyphs"].epochs)
+        )
+        for m in tilted
+    }
     for page, there in pages.items():
         alt, mark = figure.get_label(), "" if there else "{.picture}"
-        words = answer(runs, tilted, noise, there)
+        words = answer(runs, tilted, longer, noise, there)
         fill(
             page,
             f"![{alt}]({there}headline.png){mark}\n\n{caption(runs[REAL[0]], there)}\n\n{words}",
@@ -137,10 +144,13 @@ def caption(runs: dict[str, list[results.Record]], there: str) -> str:
     )
 
 
-def answer(runs: dict, tilted: dict, noise: compare.Noise, there: str) -> str:
+def answer(
+    runs: dict, tilted: dict, longer: dict, noise: compare.Noise, there: str
+) -> str:
     """Three short paragraphs: the paper's data, the control, the small data set.
 
-    `tilted` are accuracies by method on the small data set with the class weights of the paper's data.
+    `tilted` are accuracies by method on the small data set with the class weights of the paper's data,
+    `longer` those after twice the epochs.
     """
     real, small = (
         {m: compare.accuracies(own) for m, own in runs[data].items()}
@@ -185,6 +195,10 @@ def answer(runs: dict, tilted: dict, noise: compare.Noise, there: str) -> str:
             weighted = f", with class weights {word(ends[0])}"
         if costs and ends[1].sign != control_too.sign:
             costs += " without class weights"
+    if all(longer.values()):
+        ends = [against(longer, other, noise) for other in ("bsce", "mbib-beta0")]
+        where = f"{there}10_beyond_the_paper.ipynb#longer-training-and-the-distillation"
+        at_k += f" After [twice the epochs]({where}), at k = 0, they are {ends[0]} and {ends[1]}."
     return (
         f"**On the paper's data: {word(lead)}{how_many(lead)}.** On {REAL[1]} MBIB "
         f"classifies {mean(real['mbib'])} % of the test images correctly, the balanced softmax "

@@ -34,14 +34,14 @@ def block(page: Path) -> str:
 
 
 @cache
-def recorded(data: str, **other: float) -> dict[str, dict[str, list[float]]]:
+def recorded(data: str, times: int = 1, **other: float) -> dict[str, dict[str, list[float]]]:
     """Read here without the package: accuracy in per cent by method and shot, of final runs with frozen settings, but
-    for the `other` ones."""
+    for the `other` ones, and so many times the usual epochs."""
     found: dict[str, dict[str, list[float]]] = {m: defaultdict(list) for m in headline.METHODS}
     for path in (ROOT / "book" / "results").glob(f"{data}-100-*-{DATA[data]}-*.json"):
         record = json.loads(path.read_text())
         s, test = record["settings"], record.get("test")
-        if s["method"] not in found or s["purpose"] != "final" or s["epochs"] != SCHEDULES[DATA[data]].epochs:
+        if s["method"] not in found or s["purpose"] != "final" or s["epochs"] != times * SCHEDULES[DATA[data]].epochs:
             continue
         if s.get("test_curve") or any(s.get(name) is not None for name in OTHER_RECIPES):
             continue
@@ -131,6 +131,15 @@ def test_a_page_tells_what_the_small_set_says_with_the_class_weights_of_the_pape
     title = small.split("**")[1]
     assert ("with class weights" in title) == (signs[0] != signs[1])
     assert ("without class weights" in title) == (signs[2] != signs[3])
+
+
+@every_page
+def test_a_page_tells_what_twice_the_epochs_make_of_the_small_set(page: Path) -> None:
+    longer = recorded("glyphs-lt", times=2)
+    for other in ("bsce", "mbib-beta0"):
+        mean, low, high = gap(longer["mbib"]["all"], longer[other]["all"])
+        said = block(page).partition("[twice the epochs]")[2]
+        assert f"{signed(mean)} ({signed(low)} to {signed(high)})" in said
 
 
 @every_page
