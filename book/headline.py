@@ -183,10 +183,10 @@ def answer(
         else ""
     )
     counts = runs[SMALL[0]]["ce"][0]["counts"]
-    at_k, weighted, weights = "", "", recipe("mbib").k
+    beside, weighted, weights = "", "", recipe("mbib").k
     if all(tilted.values()):
         ends = [against(tilted, other, noise) for other in ("bsce", "mbib-beta0")]
-        at_k = (
+        beside = (
             f" These runs have no class weights (k = 0). With those of {REAL[1]}, k = {weights:g}, on both sides, "
             f"{min(map(len, tilted.values()))} runs each, MBIB's difference from the balanced softmax is {ends[0]} and "
             f"from its control {ends[1]}."
@@ -198,7 +198,7 @@ def answer(
     if all(longer.values()):
         ends = [against(longer, other, noise) for other in ("bsce", "mbib-beta0")]
         where = f"{there}10_beyond_the_paper.ipynb#longer-training-and-the-distillation"
-        at_k += f" After [twice the epochs]({where}), at k = 0, they are {ends[0]} and {ends[1]}."
+        beside += f" After [twice the epochs]({where}), at k = 0, they are {ends[0]} and {ends[1]}."
     return (
         f"**On the paper's data: {word(lead)}{how_many(lead)}.** On {REAL[1]} MBIB "
         f"classifies {mean(real['mbib'])} % of the test images correctly, the balanced softmax "
@@ -211,7 +211,7 @@ def answer(
         f"**On a small data set: {word(lead_too)}{weighted}{costs}.** {SMALL[1]} has {sum(counts):,} training images "
         f"of drawn letters and signs in {len(counts)} classes, and here {len(small['mbib'])} runs of MBIB. Against the "
         f"balanced softmax {said(lead_too)}; {said(bib_too, 'BIB')}. Against its "
-        f"control, without the distillation, {said(control_too)}.{at_k} [The ablations]"
+        f"control, without the distillation, {said(control_too)}.{beside} [The ablations]"
         f"({there}08_ablations.ipynb) ask why, [the benchmark]({there}07_benchmark.ipynb) has all numbers."
     )
 

@@ -21,7 +21,10 @@ class Choice:
     @property
     def choosing(self) -> list[Settings]:
         """The runs that choose; they never see a test image."""
-        return [replace(c, purpose="choosing", seed=seed) for c in self.candidates for seed in self.tries]
+        return [run for candidate in self.candidates for run in self._of(candidate)]
+
+    def _of(self, candidate: Settings) -> list[Settings]:
+        return [replace(candidate, purpose="choosing", seed=seed) for seed in self.tries]
 
     @property
     def names(self) -> set[str]:
@@ -32,7 +35,7 @@ class Choice:
     def scores(self, records: Iterable[Record]) -> list[list[float]]:
         """Accuracy on validation images in per cent of the runs of each candidate that are there."""
         found = {record["run_id"]: record for record in records}
-        ids = [[run_id(replace(c, purpose="choosing", seed=seed)) for seed in self.tries] for c in self.candidates]
+        ids = [map(run_id, self._of(candidate)) for candidate in self.candidates]
         return [accuracies([found[name] for name in own if name in found]) for own in ids]
 
     def best(self, records: Iterable[Record]) -> Settings | None:
