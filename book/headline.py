@@ -11,10 +11,10 @@ import torch
 from mbib_core import compare, figures, results
 from mbib_core.data import load
 from mbib_core.methods import settle
-from mbib_core.overview import printed
 from mbib_core.schedules import SCHEDULES
 from mbib_core.settings import Settings
 from mbib_core.stages import noise_of_a_run
+from mbib_core.standings import printed
 
 BOOK = Path(__file__).resolve().parent
 BEGIN, END = "<!-- python book/chapters.py headline -->", "<!-- headline ends -->"

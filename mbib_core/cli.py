@@ -276,7 +276,7 @@ def _table(args: argparse.Namespace) -> int:
 
     records = [record for folder in args.folders for record in read_records(folder)]
     if args.methods:
-        from mbib_core.overview import show_all
+        from mbib_core.standings import show_all
         from mbib_core.wanted import read_choices
 
         lists = [file for folder in args.folders if (file := folder / "wanted.toml").is_file()]

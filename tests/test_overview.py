@@ -12,7 +12,7 @@ from conftest import coloured
 from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
-from mbib_core import cli, compare, figures, overview, trainer
+from mbib_core import cli, compare, figures, overview, standings, trainer
 from mbib_core.methods import FAMILIES, METHODS
 from mbib_core.networks import multiply_adds
 from mbib_core.results import read_records
@@ -103,12 +103,12 @@ def test_a_row_is_shown_as_it_stands_in_the_code() -> None:
 
 def test_the_table_has_one_row_a_method_by_one_recipe(capsys: pytest.CaptureFixture) -> None:
     records = [r for r in read_records(TOP / "book" / "results") if r["settings"]["method"] in ("ce", "mbib")]
-    (ce, mbib) = overview.reached(records, data="cifar100-lt")
+    (ce, mbib) = standings.reached(records, data="cifar100-lt")
     own = [r for r in records if r["run_id"].startswith("cifar100-lt-100-ce-paper")]
     assert (ce.name, ce.runs, ce.published, mbib.published) == ("ce", len(own), 38.3, 47.5)
     found = [100 * r["test"]["accuracy"]["v"]["all"] for r in own]
     assert ce.accuracy["all"] == pytest.approx(found)
-    text = overview.show_reached([ce], data="cifar100-lt", imbalance=100)
+    text = standings.show_reached([ce], data="cifar100-lt", imbalance=100)
     assert "not run: bsce, " in text
 
 
@@ -147,13 +147,13 @@ def test_the_ranking_shows_single_runs_and_what_lies_far_below() -> None:
 
 
 def test_a_method_learned_if_it_reads_half_of_what_the_median_reads_in_some_group() -> None:
-    def row(name: str, many: float, few: float) -> overview.Reached:
-        return overview.Reached(name, 1, {"many": [many], "few": [few]}, 0, 0, None)
+    def row(name: str, many: float, few: float) -> standings.Reached:
+        return standings.Reached(name, 1, {"many": [many], "few": [few]}, 0, 0, None)
 
     rows = [row("plain", 90, 20), row("balanced", 80, 60), row("tail alone", 2, 22), row("nothing", 20, 5)]
-    assert overview.learned(rows) == {"plain", "balanced", "tail alone"}
-    assert overview.learned(rows[-1:]) == {"nothing"}, "there is nothing to compare it with"
-    assert "did not learn by this recipe: nothing" in overview.show_reached(rows, data="glyphs-lt", imbalance=100)
+    assert standings.learned(rows) == {"plain", "balanced", "tail alone"}
+    assert standings.learned(rows[-1:]) == {"nothing"}, "there is nothing to compare it with"
+    assert "did not learn by this recipe: nothing" in standings.show_reached(rows, data="glyphs-lt", imbalance=100)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mbib_core import cli, overview
+from mbib_core import cli, overview, standings
 from mbib_core.compare import Noise
 from mbib_core.data.longtailed import long_tailed_counts
 from mbib_core.methods import METHODS, settle
@@ -132,36 +132,36 @@ def test_a_recipe_that_cannot_be_followed_is_refused_with_the_entry(tmp_path: Pa
 @pytest.fixture
 def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody counts multiply-adds, which takes half a second a row."""
-    monkeypatch.setattr(overview, "training_multiply_adds", lambda *_: 1)
+    monkeypatch.setattr(standings, "training_multiply_adds", lambda *_: 1)
 
 
 def test_the_two_tables_share_no_run_but_those_of_the_common_recipe(uncounted) -> None:
     ours, common = PUBLISHED["focal"].ask("focal"), Settings(data="cifar100-lt", method="focal")
     records = [record(ours, 0.5), record(replace(ours, seed=1), 0.52), record(common, 0.4)]
     records.append(record(PUBLISHED["bib"].ask("bib"), 0.42))
-    by_one = {row.name: row.accuracy["all"] for row in overview.reached(records, data="cifar100-lt")}
-    rows = {row.name: row for row in overview.reached_as_published(records)}
+    by_one = {row.name: row.accuracy["all"] for row in standings.reached(records, data="cifar100-lt")}
+    rows = {row.name: row for row in standings.reached_as_published(records)}
     assert by_one == {"bib": pytest.approx([42.0]), "focal": pytest.approx([40.0])}
     assert {name: row.accuracy["all"] for name, row in rows.items()} == {
         "bib": pytest.approx([42.0]),
         "focal": pytest.approx([50.0, 52.0]),
     }
-    cells = overview.cells_as_published(rows["focal"])
+    cells = standings.cells_as_published(rows["focal"])
     assert (cells["published"], cells["difference"], cells["printed in"]) == ("38.4", "+12.6", "paper, table 1")
-    assert not overview.reached_as_published(records, imbalance=50)
-    text = overview.show_as_published(list(rows.values()), imbalance=100)
-    assert overview.differences(["ce", "sade", "focal"])[PUBLISHED["ce"].differs] == ["ce", "focal"]
+    assert not standings.reached_as_published(records, imbalance=50)
+    text = standings.show_as_published(list(rows.values()), imbalance=100)
+    assert standings.differences(["ce", "sade", "focal"])[PUBLISHED["ce"].differs] == ["ce", "focal"]
     assert f"  focal: {PUBLISHED['focal'].differs}" in text
     assert "not run: mbib, ce, " in text
     assert f"  glmc: {OUT_OF_REACH['glmc']}" in text
-    nothing = overview.show_as_published([], imbalance=100)
+    nothing = standings.show_as_published([], imbalance=100)
     assert f"not run: {', '.join(PUBLISHED)}" in nothing
 
 
 def test_a_longer_run_costs_more_and_one_without_a_published_number_has_no_difference() -> None:
-    (row,) = overview.reached_as_published([record(PUBLISHED["rbl"].ask("rbl"), 0.5)])
+    (row,) = standings.reached_as_published([record(PUBLISHED["rbl"].ask("rbl"), 0.5)])
     assert row.training == pytest.approx(3 * overview.costs()["rbl"].training)
-    cells = overview.cells_as_published(row)
+    cells = standings.cells_as_published(row)
     assert (cells["published"], cells["difference"], cells["printed in"]) == ("", "", "not seen")
 
 
@@ -200,30 +200,30 @@ WHERE = {"data": "cifar100-lt", "known": Noise(1.0, 20)}
 def test_what_was_chosen_stands_beside_the_usual_value_with_the_difference_on_test_images(choices) -> None:
     (choice,) = choices("focal", "focus")
     made = runs(choice, {0.5: 0.3, 1: 0.4, 2: 0.5}, {1: [0.40], 2: [0.42, 0.44]}, "focus")
-    (row,) = overview.tuned([choice], made, **WHERE)
+    (row,) = standings.tuned([choice], made, **WHERE)
     assert (row.method, row.constant, row.usual, row.chosen) == ("focal", "focus", 1.0, 2.0)
     assert row.scores == {0.5: pytest.approx([30.0]), 1.0: pytest.approx([40.0]), 2.0: pytest.approx([50.0])}
     assert (row.at_usual, row.at_chosen) == (pytest.approx([40.0]), pytest.approx([42.0, 44.0]))
     assert row.gain is not None
     assert row.gain.mean == pytest.approx(3.0)
-    half = overview.compare.student_t(20) * (1 / 1 + 1 / 2) ** 0.5
+    half = standings.compare.student_t(20) * (1 / 1 + 1 / 2) ** 0.5
     assert row.gain.high - row.gain.mean == pytest.approx(half), "the spread is borrowed"
-    text = overview.show_tuned([row], WHERE["known"])
+    text = standings.show_tuned([row], WHERE["known"])
     assert "1 of 1 choices are made" in text
     assert "0.5: 30.0, 1: 40.0, 2: 50.0" in text.replace("\u00a0", " ")
 
 
 def test_nothing_is_chosen_while_a_run_is_missing_and_the_usual_value_is_compared_with_nothing(choices) -> None:
     (choice,) = choices("focal", "focus")
-    (row,) = overview.tuned([choice], runs(choice, {0.5: 0.3, 2: 0.5}, {1: [0.4], 2: [0.5]}, "focus"), **WHERE)
+    (row,) = standings.tuned([choice], runs(choice, {0.5: 0.3, 2: 0.5}, {1: [0.4], 2: [0.5]}, "focus"), **WHERE)
     assert (row.chosen, row.at_chosen, row.gain) == (None, [], None)
     assert row.scores[1.0] == []
     made = runs(choice, {0.5: 0.3, 1: 0.6, 2: 0.5}, {1: [0.4]}, "focus")
-    (row,) = overview.tuned([choice], made, **WHERE)
+    (row,) = standings.tuned([choice], made, **WHERE)
     assert (row.chosen, row.at_chosen, row.gain) == (1.0, row.at_usual, None)
-    assert overview.cells_of_choice(row)["test, chosen"] == "as usual"
-    (row,) = overview.tuned([choice], [], **WHERE)
-    assert overview.show_tuned([row], None).endswith("0 of 1 choices are made")
+    assert standings.cells_of_choice(row)["test, chosen"] == "as usual"
+    (row,) = standings.tuned([choice], [], **WHERE)
+    assert standings.show_tuned([row], None).endswith("0 of 1 choices are made")
 
 
 def test_other_data_other_schedules_and_what_is_no_constant_of_a_method_are_left_out(choices) -> None:
@@ -233,15 +233,15 @@ def test_other_data_other_schedules_and_what_is_no_constant_of_a_method_are_left
     ]
     found = choices("focal", "focus", *more)
     assert len(found) == 3
-    assert [row.method for row in overview.tuned(found, [], data="cifar100-lt")] == ["focal"]
-    assert [row.method for row in overview.tuned(found, [])] == ["focal"]
-    assert not overview.tuned(found, [], data="cifar100-lt", schedule="short")
-    assert not overview.tuned(found, [], data="cifar100-lt", imbalance=50)
+    assert [row.method for row in standings.tuned(found, [], data="cifar100-lt")] == ["focal"]
+    assert [row.method for row in standings.tuned(found, [])] == ["focal"]
+    assert not standings.tuned(found, [], data="cifar100-lt", schedule="short")
+    assert not standings.tuned(found, [], data="cifar100-lt", imbalance=50)
 
 
 @pytest.mark.parametrize("data", ["glyphs-lt", "cifar100-lt"])
 def test_the_books_list_tries_three_values_of_each_constant_the_usual_one_among_them(data: str) -> None:
-    rows = overview.tuned(read_choices(LIST), [], data=data)
+    rows = standings.tuned(read_choices(LIST), [], data=data)
     assert len(rows) > 30
     assert len({row.method for row in rows}) == len(rows)
     for row in rows:
