@@ -29,9 +29,12 @@ COUNTED = 8  # images of the step that is counted
 EXPLAINED = {
     "01_long_tails": ("ce",),
     "02_rebalancing": ("bsce",),
-    "05_bib": ("bib", "ce-2branch", "bsce-2branch"),
+    "05_bib": ("bib", "ce-2branch", "bsce-2branch", "bib-untaught"),
     "06_mbib": ("mbib", "se-mbib", "all-mbib", "mbib-deepest"),
-    "08_ablations": ("sdib", "mbib-x", "mbib-no-adjustment", "mbib-no-balance", "mbib-beta0", "mbib-consistent"),
+    "08_ablations": (
+        *("sdib", "mbib-x", "mbib-no-adjustment", "mbib-no-balance"),
+        *("mbib-beta0", "mbib-consistent", "mbib-untaught"),
+    ),
 }
 
 

@@ -141,6 +141,19 @@ KEPT = {  # what a learner gives to its loss beside the outputs
 }
 
 
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("logit-adjustment", "bsce"), ("mbib-no-weights", "mbib"), ("mbib-no-adjustment", "mbib-no-balance")],
+)
+def test_with_the_settings_of_glyphs_lt_a_row_without_a_run_is_another_to_the_bit(name: str, other: str) -> None:
+    """So that "The field" may say so of the rows that have none there."""
+    one, two = (method_of(settle(Settings(data="glyphs-lt", method=m))) for m in (name, other))
+    assert one.parts == two.parts
+    assert len(one.stages) == len(two.stages) == 1
+    out = outputs(3)
+    assert torch.equal(one.loss(out, TARGETS, COUNTS), two.loss(out, TARGETS, COUNTS))
+
+
 def test_every_method_has_its_row_here() -> None:
     assert set(EXPECTED) == set(METHODS)
 

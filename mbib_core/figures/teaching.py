@@ -140,9 +140,9 @@ def two_by_two(
             low, high = axes.get_ylim()
             for (_, name, colour), y in zip(sorted(ends), apart(sorted(e[0] for e in ends), 0.075 * (high - low)),
                                             strict=True):  # fmt: skip
-                axes.text(1.17, y, name, color=colour, va="center", fontsize=9.5)
+                axes.text(1.25, y, name, color=colour, va="center", fontsize=9.5)
             axes.set_xticks([0, 1])
-            axes.set(xlim=(-0.3, 2.5))
+            axes.set(xlim=(-0.3, 2.7))
             axes.set_title(title)
             axes.grid(axis="x", visible=False)
         row[0].set_ylabel(ylabel)
